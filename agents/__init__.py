@@ -1,0 +1,22 @@
+"""Players: the scripted zoo and Janus.
+
+Importing this package does not import torch: `JanusAgent` is loaded on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from . import scripted  # noqa: F401  (registers the scripted strategies)
+from .registry import StrategyInfo, describe, list_strategies, make, register
+
+if TYPE_CHECKING:
+    from .janus import JanusAgent
+
+__all__ = ["JanusAgent", "StrategyInfo", "describe", "list_strategies", "make", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "JanusAgent":
+        from .janus import JanusAgent
+
+        return JanusAgent
+    raise AttributeError(f"module 'agents' has no attribute {name!r}")

@@ -1,0 +1,101 @@
+"""Strategies by name: what `make` builds and what `list_strategies` lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bargain_env import Policy
+from bargain_env.errors import InputError, unknown
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyInfo:
+    """What is known of a registered strategy.
+
+    Attributes:
+        name: what command lines call it.
+        factory: builds a new, independent `Policy`; keyword arguments override ``defaults``.
+        family: strategies of one family share their rule and differ in parameters.
+        description: one line.
+        defaults: parameters that make this member of its family.
+        source: where the rule is published.
+        stochastic: whether its moves depend on the seed.
+        uses_history: whether its moves depend on more than the clock and the standing offer.
+        evaluable: whether tournaments that ask for ``all`` include it (False: used for training data only).
+        split: ``train`` or ``held_out``; held-out strategies never enter training data.
+    """
+
+    name: str
+    factory: Callable[..., Policy]
+    family: str
+    description: str = ""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    stochastic: bool = False
+    uses_history: bool = False
+    evaluable: bool = True
+    split: str = "train"
+
+
+_REGISTRY: dict[str, StrategyInfo] = {}
+
+
+def register(name: str, factory: Callable[..., Policy], *, family: str = "custom", **info: Any) -> StrategyInfo:
+    """Add a strategy, so that it plays in every command.
+
+    Args:
+        name: must not be taken.
+        factory: called with ``info["defaults"]`` overridden by the arguments of `make`; returns a new `Policy`.
+        family: see `StrategyInfo`.
+        **info: the remaining fields of `StrategyInfo`.
+
+    Raises:
+        InputError: the name is taken.
+    """
+    if name in _REGISTRY:
+        raise InputError(f"strategy {name!r} is already registered; choose another name")
+    _REGISTRY[name] = StrategyInfo(name=name, factory=factory, family=family, **info)
+    return _REGISTRY[name]
+
+
+def make(name: str, **params: Any) -> Policy:
+    """A new policy of the strategy ``name``.
+
+    Args:
+        name: one of `list_strategies`.
+        **params: override the defaults, for example ``assumed_zopa_width=500``.
+
+    Raises:
+        InputError: unknown strategy (lists the known ones, suggests the nearest) or unknown parameter.
+    """
+    info = describe(name)
+    try:
+        policy = info.factory(**{**info.defaults, **params})
+    except TypeError as error:
+        raise InputError(f"strategy {name!r} does not take these parameters: {error}") from error
+    policy.name = name
+    return policy
+
+
+def describe(name: str) -> StrategyInfo:
+    """What is known of ``name``.
+
+    Raises:
+        InputError: unknown strategy.
+    """
+    if name not in _REGISTRY:
+        raise unknown("strategy", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def list_strategies(*, split: str | None = None, family: str | None = None, evaluable: bool | None = None) -> list[str]:
+    """Names of the registered strategies, in order of registration, narrowed by the given fields of `StrategyInfo`."""
+    return [
+        s.name
+        for s in _REGISTRY.values()
+        if (split is None or s.split == split)
+        and (family is None or s.family == family)
+        and (evaluable is None or s.evaluable == evaluable)
+    ]

@@ -1,0 +1,199 @@
+"""What a player is: the batch-first `Policy` protocol and everything it is shown.
+
+A policy plays one seat of B games. It is told once what that seat may know (`SeatGames`), then, turn by turn, shown the
+games in which it must move (`SeatView`) and answers with `Moves`. The other seat's reservation is in none of these
+objects, so no policy can read it by mistake.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import rng
+from .core import Seat
+from .rng import Stream
+from .scenarios import Scenarios
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class SeatGames:
+    """What one seat knows of B games before they start; every array is ``[B]``.
+
+    Attributes:
+        seat: the seat.
+        reservation: its limit: the most a buyer may pay, the least a seller may take.
+        price_low: lower end of the public range.
+        price_high: upper end.
+        max_turns: moves of both seats together.
+        starter: who moves first.
+        tick: prices are rounded to multiples of this.
+        discount: factor a turn.
+        id: names the game, for randomness.
+        seed: the run seed.
+    """
+
+    seat: Seat
+    reservation: Floats
+    price_low: Floats
+    price_high: Floats
+    max_turns: Ints
+    starter: Ints
+    tick: Floats
+    discount: Floats
+    id: Ints
+    seed: Ints
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @classmethod
+    def of(cls, scenarios: Scenarios, seat: Seat) -> SeatGames:
+        """The part of ``scenarios`` that ``seat`` may know."""
+        shared = {f.name: getattr(scenarios, f.name) for f in fields(cls) if f.name not in ("seat", "reservation")}
+        limit = scenarios.buyer_max if seat == Seat.BUYER else scenarios.seller_min
+        return cls(seat=seat, reservation=limit, **shared)
+
+    def take(self, rows: Rows) -> SeatGames:
+        """The given rows, in that order."""
+        return SeatGames(seat=self.seat, **{f.name: getattr(self, f.name)[rows] for f in fields(self)[1:]})
+
+    @property
+    def sign(self) -> float:
+        """+1 for the buyer, who gains when the price falls by one; -1 for the seller."""
+        return 1.0 if self.seat == Seat.BUYER else -1.0
+
+    def uniform(self, turn: int, n: int = 1) -> Floats:
+        """``[B, n]`` numbers in [0, 1), a pure function of (seed, id, seat, turn)."""
+        return rng.uniform(self.seed, self.id, seat=self.seat, turn=turn, stream=Stream.POLICY, n=n)
+
+
+@dataclass(frozen=True, slots=True)
+class SeatView:
+    """The b games in which a seat must move now. All of them have the same starter, since the turn is the same.
+
+    Attributes:
+        rows: ``[b]`` which of the games given to `Policy.reset` these are: index per-game memory with it.
+        games: what the seat knows of these b games, in the same order.
+        turn: the turn about to be played, from 1.
+        standing: ``[b]`` the offer that may be accepted; NaN where there is none.
+        prices: ``[b, turn - 1]`` offers so far, oldest first; NaN where a turn made none.
+    """
+
+    rows: Rows
+    games: SeatGames
+    turn: int
+    standing: Floats
+    prices: Floats
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def sides(self) -> NDArray[np.int8]:
+        """``[b, turn - 1]`` who moved on each past turn (`Seat`)."""
+        turns = np.arange(1, self.turn)
+        sides = (self.games.seat + self.turn - turns) % 2
+        return np.broadcast_to(sides.astype(np.int8), self.prices.shape)
+
+    @property
+    def own_offers(self) -> Floats:
+        """``[b, ⌊(turn - 1) / 2⌋]`` this seat's past offers, oldest first."""
+        return self.prices[:, (self.turn - 1) % 2 :: 2]
+
+    @property
+    def opponent_offers(self) -> Floats:
+        """``[b, ⌊turn / 2⌋]`` the other seat's past offers, oldest first."""
+        return self.prices[:, self.turn % 2 :: 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """One answer for each row of a `SeatView`.
+
+    Attributes:
+        accept: ``[b]`` accept the standing offer.
+        price: ``[b]`` otherwise offer this; NaN wastes the turn and is counted as an invalid move.
+        guarded: ``[b]`` where a guard of the player replaced its own decision; counted, never silent.
+    """
+
+    accept: Bools
+    price: Floats
+    guarded: Bools = field(default_factory=lambda: np.zeros(0, dtype=bool))
+
+    def __post_init__(self) -> None:
+        if len(self.guarded) == 0:
+            object.__setattr__(self, "guarded", np.zeros(len(self.accept), dtype=bool))
+        if not len(self.accept) == len(self.price) == len(self.guarded):
+            raise ValueError(
+                f"accept, price and guarded must have one entry a row, got lengths "
+                f"{len(self.accept)}, {len(self.price)} and {len(self.guarded)}"
+            )
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A player. One instance plays one seat of one batch at a time; a single game is a batch of one."""
+
+    name: str
+
+    def reset(self, games: SeatGames) -> None:
+        """Start B new games; forget the old ones."""
+
+    def act(self, view: SeatView) -> Moves:
+        """Move in the games of ``view``."""
+
+
+class RoutedPolicy:
+    """Several policies at one seat, each playing its own rows: games against many opponents run as one batch.
+
+    Args:
+        policies: the players.
+        assignment: ``[B]`` index into ``policies`` of the player of each game.
+        name: what results call it.
+    """
+
+    def __init__(self, policies: list[Policy], assignment: NDArray[np.integer], name: str = "routed") -> None:
+        self.name = name
+        self._policies = policies
+        self._assignment = np.asarray(assignment)
+        self._position = np.zeros(len(self._assignment), dtype=np.intp)
+
+    def reset(self, games: SeatGames) -> None:
+        """Hand each player its rows.
+
+        Raises:
+            ValueError: the batch does not have one assignment a game.
+        """
+        if len(games) != len(self._assignment):
+            raise ValueError(f"{len(self._assignment)} assignments for {len(games)} games")
+        for k, policy in enumerate(self._policies):
+            mine = np.flatnonzero(self._assignment == k)
+            self._position[mine] = np.arange(len(mine))
+            policy.reset(games.take(mine))
+
+    def act(self, view: SeatView) -> Moves:
+        """Ask each player for the moves of its rows."""
+        accept, price = np.zeros(len(view), dtype=bool), np.full(len(view), np.nan)
+        guarded = np.zeros(len(view), dtype=bool)
+        owner = self._assignment[view.rows]
+        for k in np.unique(owner):
+            at = np.flatnonzero(owner == k)
+            part = SeatView(
+                rows=self._position[view.rows[at]],
+                games=view.games.take(at),
+                turn=view.turn,
+                standing=view.standing[at],
+                prices=view.prices[at],
+            )
+            moves = self._policies[k].act(part)
+            accept[at], price[at], guarded[at] = moves.accept, moves.price, moves.guarded
+        return Moves(accept, price, guarded)

@@ -1,0 +1,1 @@
+"""Commands: each module is one, run as ``python -m experiments.NAME`` or ``python experiments/NAME.py``."""
