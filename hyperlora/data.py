@@ -1,0 +1,222 @@
+"""Decisions as token sequences: `NegotiationDataset` over a steps table, and its collator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bargain_env.errors import InputError
+
+from .losses import IGNORE
+from .prompt import K_HISTORY, build_target, decision_prompt, normalize_price
+from .tokens import encode
+
+REQUIRED = (
+    "rho_train",
+    "turn",
+    "max_turns",
+    "price_low",
+    "price_high",
+    "reservation_price",
+    "last_offer_price",
+    "history_roles",
+    "history_prices",
+    "target_action",
+    "target_price",
+)
+_CHUNK = 20_000
+
+
+def read_steps(path: Path, split: str | None = None) -> pa.Table:
+    """The rows of a steps table, of one split where the table has splits.
+
+    Raises:
+        InputError: no such file, not Parquet, empty, or a column is missing.
+    """
+    source = path / "steps.parquet" if path.is_dir() else path
+    if not source.exists():
+        raise InputError(f"{source} does not exist; make it with `python -m experiments.prepare`")
+    try:
+        table = pq.read_table(source)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{source} is not a readable Parquet file ({error}); make it again") from error
+    missing = [name for name in REQUIRED if name not in table.column_names]
+    if missing:
+        raise InputError(f"{source} lacks columns {missing}; make it with `python -m experiments.prepare`")
+    if split is not None and "split" in table.column_names:
+        table = table.filter(pa.compute.equal(table["split"], split))
+    if table.num_rows == 0:
+        raise InputError(f"{source} has no rows{f' of split {split!r}' if split else ''}")
+    return table
+
+
+class NegotiationDataset(Dataset):
+    """Prompt and target of every decision, tokenised once.
+
+    Rows with a degenerate price range (high - low ≤ 1e-6) are dropped and counted in ``dropped``.
+
+    Args:
+        table: a steps table or the path of one.
+        tokenizer: whose ids to use.
+        k_history: history slots.
+        max_length: longest sequence; a longer prompt loses tokens at its front, the target never does.
+        prompt_format: 1 or 2.
+        rho: ``[N]`` labels that replace ``rho_train`` (for ρ-blind pretraining and ablations).
+
+    Raises:
+        InputError: the table is unusable, or a target does not fit in ``max_length``.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table | Path | str,
+        tokenizer: Any,
+        k_history: int = K_HISTORY,
+        max_length: int = 1024,
+        prompt_format: int = 2,
+        rho: NDArray[np.float64] | None = None,
+    ) -> None:
+        table = table if isinstance(table, pa.Table) else read_steps(Path(table))
+        labels = table["rho_train"].to_numpy() if rho is None else np.asarray(rho)
+        width = table["price_high"].to_numpy() - table["price_low"].to_numpy()
+        keep = np.flatnonzero(width > 1e-6)
+        self.dropped = table.num_rows - len(keep)
+        table = table.take(keep)
+        self.rho = labels[keep].astype(np.float32)
+        self.pad_token_id = int(tokenizer.pad_token_id)
+        chunks = [
+            _tokenise(table.slice(i, _CHUNK), self.rho[i : i + _CHUNK], tokenizer, k_history, max_length, prompt_format)
+            for i in range(0, table.num_rows, _CHUNK)
+        ]
+        if not chunks:
+            raise InputError("every row has a degenerate price range; nothing to train on")
+        self.ids: NDArray[np.int32] = np.concatenate([c[0] for c in chunks])
+        self.lengths: NDArray[np.int64] = np.concatenate([c[1] for c in chunks])
+        self.prompt_lengths: NDArray[np.int64] = np.concatenate([c[2] for c in chunks])
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        """``input_ids``, ``attention_mask`` and ``labels`` ``[S]`` (-100 over the prompt), ``rho`` ``[1]``."""
+        ids = torch.from_numpy(self.ids[self.offsets[row] : self.offsets[row + 1]].astype(np.int64))
+        labels = ids.clone()
+        labels[: self.prompt_lengths[row]] = IGNORE
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": labels,
+            "rho": torch.tensor([float(self.rho[row])]),
+        }
+
+
+def _tokenise(
+    table: pa.Table, rho: NDArray[np.float32], tokenizer: Any, k: int, max_length: int, prompt_format: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    prompts, targets = _texts(table, rho, k, prompt_format)
+    prompt_ids, target_ids = encode(tokenizer, prompts), encode(tokenizer, targets)
+    end = [int(tokenizer.eos_token_id)]
+    rows, prompt_lengths = [], []
+    for prompt, target in zip(prompt_ids, target_ids, strict=True):
+        room = max_length - len(target) - 1
+        if room < 1:
+            raise InputError(f"max_length {max_length} leaves no room for a prompt before its {len(target) + 1} target tokens")
+        rows.append(prompt[-room:] + target + end)
+        prompt_lengths.append(min(len(prompt), room))
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    return np.concatenate([np.array(row, dtype=np.int32) for row in rows]), lengths, np.array(prompt_lengths, dtype=np.int64)
+
+
+def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
+    columns = {name: table[name].to_pylist() for name in REQUIRED if name != "rho_train"}
+    prompts, targets = [], []
+    for i in range(table.num_rows):
+        row = {name: values[i] for name, values in columns.items()}
+        low, high = row["price_low"], row["price_high"]
+        prompts.append(
+            decision_prompt(
+                rho=float(rho[i]),
+                turn=row["turn"],
+                max_turns=row["max_turns"],
+                reservation=row["reservation_price"],
+                roles=row["history_roles"],
+                prices=row["history_prices"],
+                last_offer=row["last_offer_price"],
+                low=low,
+                high=high,
+                k=k,
+                prompt_format=prompt_format,
+            )
+        )
+        price = row["target_price"]
+        targets.append(build_target(row["target_action"], None if price is None else normalize_price(price, low, high)))
+    return prompts, targets
+
+
+class HyperLoRACollator:
+    """Pads rows on the right to the longest: ids with the pad token, the mask with 0, labels with -100.
+
+    Args:
+        pad_token_id: of the tokenizer.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """``input_ids``, ``attention_mask``, ``labels`` ``[B, S]`` and ``rho`` ``[B, 1]``."""
+        fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "labels": IGNORE}
+        batch = {
+            name: torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
+            for name, value in fill.items()
+        }
+        return {**batch, "rho": torch.stack([row["rho"] for row in rows])}
+
+
+class StepSampler:
+    """Which rows a training step sees: a pure function of (seed, step), so that a resumed run continues exactly.
+
+    Each epoch is a permutation; within windows of ``window`` batches rows are grouped by length, which saves padding.
+
+    Args:
+        lengths: ``[N]`` tokens of each row.
+        batch_size: rows a batch.
+        seed: of the permutations.
+        window: batches that are sorted together.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int, window: int = 32) -> None:
+        self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
+        self.batches_per_epoch = max(1, len(lengths) // batch_size)
+        self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
+
+    def rows(self, batch: int) -> NDArray[np.int64]:
+        """Rows of the ``batch``-th batch since the start of training."""
+        epoch, position = divmod(batch, self.batches_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._permutation(epoch)
+        return self._order[position * self.batch_size : (position + 1) * self.batch_size]
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(len(self.lengths))
+        size = self.batch_size * self.window
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            part = part[np.argsort(self.lengths[part], kind="stable")]
+            batches = [part[i : i + self.batch_size] for i in range(0, len(part), self.batch_size)]
+            whole = [b for b in batches if len(b) == self.batch_size]
+            rest = [b for b in batches if len(b) < self.batch_size]
+            shuffled = [whole[i] for i in random.permutation(len(whole))]
+            order[start : start + size] = np.concatenate(shuffled + rest)
+        return order

@@ -1,0 +1,75 @@
+"""A frozen linear layer with a gated low-rank update."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .binding import RhoBinding
+from .gates import RhoHyperNet
+
+
+class HyperLoRALinear(nn.Module):
+    """y = base(x) + (α / r) · dropout(B · (g(ρ) ⊙ (A · x)))      (seed report, section 2.2)
+
+    A is Kaiming-uniform and B zero, so a fresh layer equals its base for every ρ.
+
+    Args:
+        base_layer: the layer to adapt (``nn.Linear`` or a 4-bit one); frozen by `inject_hyperlora`.
+        hyper_net: its gates.
+        rank: r.
+        alpha: α.
+        dropout: probability, on the update, while training.
+    """
+
+    def __init__(
+        self, base_layer: nn.Module, hyper_net: RhoHyperNet, rank: int = 16, alpha: float = 32.0, dropout: float = 0.05
+    ) -> None:
+        super().__init__()
+        self.base_layer, self.hyper_net = base_layer, hyper_net
+        self.rank, self.alpha, self.dropout = rank, alpha, dropout
+        device = next(base_layer.parameters()).device
+        self.lora_A = nn.Parameter(torch.empty(rank, base_layer.in_features, device=device))  # type: ignore[arg-type]
+        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, rank, device=device))  # type: ignore[arg-type]
+        self.index = -1
+        self.binding: RhoBinding | None = None
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw A (Kaiming-uniform with a = √5, as PEFT does) and zero B."""
+        bound = 1.0 / math.sqrt(self.lora_A.shape[1])
+        with torch.no_grad():
+            self.lora_A.uniform_(-bound, bound, generator=generator)
+            self.lora_B.zero_()
+
+    @property
+    def scaling(self) -> float:
+        """α / r."""
+        return self.alpha / self.rank
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """What training changes and a checkpoint holds, by name within the layer."""
+        return {
+            "lora_A": self.lora_A,
+            "lora_B": self.lora_B,
+            **{f"hyper_net.{name}": p for name, p in self.hyper_net.named_parameters()},
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, …, d_in]`` → ``[B, …, d_out]``; the bare base layer where no ρ is bound."""
+        y = self.base_layer(x)
+        gates = None if self.binding is None else self.binding.layer(self.index, x.shape[0])
+        if gates is None:
+            return y
+        gates = (gates * self.scaling).view(gates.shape[0], *(1,) * (x.ndim - 2), self.rank).to(x.dtype)
+        inner = F.linear(x, self.lora_A.to(x.dtype)) * gates
+        if self.dropout > 0.0 and self.training:
+            return y + F.dropout(F.linear(inner, self.lora_B.to(x.dtype)), self.dropout).to(y.dtype)
+        fused = torch.addmm(y.flatten(0, -2), inner.flatten(0, -2).to(y.dtype), self.lora_B.t().to(y.dtype))
+        return fused.view_as(y)
+
+    def extra_repr(self) -> str:
+        """Shown in ``print(model)``."""
+        return f"rank={self.rank}, alpha={self.alpha}, dropout={self.dropout}"

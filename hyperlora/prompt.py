@@ -1,0 +1,196 @@
+"""The canonical prompt: the one place where a decision becomes text, in training and at the table.
+
+Format 2 is the seed report's section 4 (four-decimal ρ, ``<SUCCESS>``, ``<HISTORY_LEN>``, ``EMPTY:EMPTY`` padding, 11
+markers); format 1 is its older edition (two decimals, ``PAD:0.0000`` padding, 9 markers). Prices are normalised to [0, 1]
+over the public range. There is no role: posture comes from ρ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SPECIAL_TOKENS = [
+    "<RHO>",
+    "<RHO_FAIL>",
+    "<SUCCESS>",
+    "<TURN>",
+    "<TURNS_REMAINING>",
+    "<RESERVATION_NORM>",
+    "<LAST_OFFER_NORM>",
+    "<HISTORY_LEN>",
+    "<HISTORY>",
+    "<INSTRUCTION>",
+    "<OUTPUT>",
+]
+"""Markers of prompt format 2."""
+
+SPECIAL_TOKENS_V1 = [
+    "<RHO>",
+    "<TURN>",
+    "<TURNS_REMAINING>",
+    "<RESERVATION_NORM>",
+    "<LAST_OFFER_NORM>",
+    "<HISTORY>",
+    "<INSTRUCTION>",
+    "<OUTPUT>",
+    "<RHO_FAIL>",
+]
+"""Markers of prompt format 1."""
+
+K_HISTORY = 8
+"""History slots in a prompt."""
+
+INSTRUCTION = "Output exactly one of:\nACCEPT\nOFFER <PRICE_NORM>"
+PADDING = {1: "PAD:0.0000", 2: "EMPTY:EMPTY"}
+
+
+def markers(prompt_format: int = 2) -> list[str]:
+    """The special tokens of a prompt format.
+
+    Raises:
+        ValueError: there is no such format.
+    """
+    if prompt_format not in PADDING:
+        raise ValueError(f"prompt format {prompt_format} does not exist; choose 1 or 2")
+    return list(SPECIAL_TOKENS if prompt_format == 2 else SPECIAL_TOKENS_V1)
+
+
+def normalize_price(value: float, low: float, high: float) -> float:
+    """``value`` as a share of [low, high], clamped to [0, 1]; 0.0 where the range is degenerate (high - low ≤ 1e-6)."""
+    if high - low <= 1e-6:
+        return 0.0
+    return min(1.0, max(0.0, (value - low) / (high - low)))
+
+
+def is_failure(rho: float) -> bool:
+    """Whether ρ stands for an impasse: -1, or any negative value."""
+    return rho < 0.0
+
+
+def format_rho_text(rho: float, prompt_format: int = 2) -> str:
+    """``<RHO> 0.5300``, or ``<RHO> <RHO_FAIL>`` for an impasse; two decimals in format 1.
+
+    The only place where ρ becomes text.
+    """
+    if is_failure(rho):
+        return "<RHO> <RHO_FAIL>"
+    return f"<RHO> {rho:.4f}" if prompt_format == 2 else f"<RHO> {rho:.2f}"
+
+
+def format_success_text(rho: float) -> str:
+    """``<SUCCESS> 1`` for ρ in [0, 1], ``<SUCCESS> 0`` for an impasse."""
+    return "<SUCCESS> 0" if is_failure(rho) else "<SUCCESS> 1"
+
+
+def build_history_str(
+    roles: Sequence[str],
+    prices: Sequence[float],
+    low: float,
+    high: float,
+    k: int = K_HISTORY,
+    prompt_format: int = 2,
+) -> tuple[str, int]:
+    """The last ``k`` offers in ``k`` fixed slots, oldest first, padded in front.
+
+    Args:
+        roles: ``buyer`` or ``seller`` for each past offer, oldest first.
+        prices: their prices, in currency units.
+        low: lower end of the public range.
+        high: upper end.
+        k: number of slots.
+        prompt_format: 1 or 2.
+
+    Returns:
+        The text and the number of slots that hold an offer.
+    """
+    entries = [
+        f"{role}:{normalize_price(price, low, high):.4f}"
+        for role, price in list(zip(roles, prices, strict=True))[-k:]
+    ]
+    return " ".join([PADDING[prompt_format]] * (k - len(entries)) + entries), len(entries)
+
+
+def build_prompt(
+    rho: float,
+    turn: int,
+    max_turns: int,
+    turns_remaining: int,
+    reservation_norm: float,
+    last_offer_norm_str: str,
+    history_len: int,
+    history_str: str,
+    prompt_format: int = 2,
+) -> str:
+    """The prompt of one decision; the target follows it directly.
+
+    Args:
+        rho: requested or hindsight settlement in [0, 1], or -1.
+        turn: the turn about to be played, from 1.
+        max_turns: moves of both seats together.
+        turns_remaining: ``max_turns - turn``.
+        reservation_norm: own limit, normalised.
+        last_offer_norm_str: the other side's latest offer, normalised with four decimals, or ``NA``.
+        history_len: filled history slots (format 2 only).
+        history_str: from `build_history_str`, in the same format.
+        prompt_format: 1 or 2.
+    """
+    lines = [
+        format_rho_text(rho, prompt_format),
+        *([format_success_text(rho)] if prompt_format == 2 else []),
+        f"<TURN> {turn} / {max_turns}",
+        f"<TURNS_REMAINING> {turns_remaining}",
+        f"<RESERVATION_NORM> {reservation_norm:.4f}",
+        f"<LAST_OFFER_NORM> {last_offer_norm_str}",
+        *([f"<HISTORY_LEN> {history_len}"] if prompt_format == 2 else []),
+        f"<HISTORY> {history_str}",
+        f"<INSTRUCTION> {INSTRUCTION}",
+        "<OUTPUT>\n",
+    ]
+    return "\n".join(lines)
+
+
+def build_target(action: str, price_norm: float | None) -> str:
+    """``ACCEPT`` or ``OFFER 0.4123``, without the end-of-sequence token.
+
+    Raises:
+        ValueError: the action is neither, or an offer has no price.
+    """
+    if action == "ACCEPT":
+        return "ACCEPT"
+    if action == "OFFER" and price_norm is not None:
+        return f"OFFER {price_norm:.4f}"
+    raise ValueError(f"action {action!r} with price {price_norm} is neither ACCEPT nor OFFER with a price")
+
+
+def decision_prompt(
+    rho: float,
+    turn: int,
+    max_turns: int,
+    reservation: float,
+    roles: Sequence[str],
+    prices: Sequence[float],
+    last_offer: float | None,
+    low: float,
+    high: float,
+    k: int = K_HISTORY,
+    prompt_format: int = 2,
+) -> str:
+    """`build_prompt` from raw prices in currency units: what both training rows and `JanusAgent` call.
+
+    Args:
+        last_offer: the offer that may be accepted, or None.
+        (others): as in `build_prompt` and `build_history_str`.
+    """
+    history, filled = build_history_str(roles, prices, low, high, k, prompt_format)
+    last = "NA" if last_offer is None else f"{normalize_price(last_offer, low, high):.4f}"
+    return build_prompt(
+        rho=rho,
+        turn=turn,
+        max_turns=max_turns,
+        turns_remaining=max_turns - turn,
+        reservation_norm=normalize_price(reservation, low, high),
+        last_offer_norm_str=last,
+        history_len=filled,
+        history_str=history,
+        prompt_format=prompt_format,
+    )
