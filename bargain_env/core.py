@@ -151,10 +151,12 @@ def quantise(price: float, tick: float) -> float:
 
 
 def quantise_array(price: ArrayLike, tick: ArrayLike) -> NDArray[np.float64]:
-    """`quantise` element by element; NaN and infinities pass through."""
+    """`quantise` element by element; NaN and infinities pass through, and what overflows becomes infinite."""
     price, tick = np.asarray(price, dtype=np.float64), np.asarray(tick, dtype=np.float64)
     per_unit = 1.0 / tick
-    return np.where(per_unit == np.rint(per_unit), np.rint(price * per_unit) / per_unit, np.rint(price / tick) * tick)
+    with np.errstate(over="ignore"):
+        by_division, by_product = np.rint(price * per_unit) / per_unit, np.rint(price / tick) * tick
+    return np.where(per_unit == np.rint(per_unit), by_division, by_product) + 0.0  # no negative zero, as in `quantise`
 
 
 def step(scenario: Scenario, state: State, move: Move) -> State:
@@ -168,7 +170,9 @@ def step(scenario: Scenario, state: State, move: Move) -> State:
     seat = mover(scenario, state)
     if move.accept and may_accept(scenario, state):
         return _advance(state, None, MoveKind.ACCEPT, agreement=True)
-    if not move.accept and math.isfinite(move.price):
+    # The margin of a tick leaves rounding to decide at the ends; it also keeps NaN and overflow out of `quantise`.
+    low, high = scenario.price_low - scenario.tick, scenario.price_high + scenario.tick
+    if not move.accept and low <= move.price <= high:
         price = quantise(move.price, scenario.tick)
         if scenario.price_low <= price <= scenario.price_high:
             after = _advance(state, price, MoveKind.OFFER)

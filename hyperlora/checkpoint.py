@@ -137,14 +137,8 @@ def prepare_model(model: Any, tokenizer: Any, settings: HyperLoRASettings, promp
     new_ids = add_markers(tokenizer, prompt_format)
     options = {f.name: getattr(settings, f.name) for f in fields(settings)}
     inject_hyperlora(model, **options, seed=seed)
-    table = int(model.get_input_embeddings().weight.shape[0])
-    add_token_rows(model, [i for i in new_ids if i >= table] or _unseen(new_ids, table))
+    add_token_rows(model, new_ids)
     return model
-
-
-def _unseen(new_ids: list[int], table: int) -> list[int]:
-    """New ids that fall on padded, never trained rows of the table get rows of their own too."""
-    return [i for i in new_ids if i < table]
 
 
 def load_hyperlora_adapter(
@@ -153,7 +147,8 @@ def load_hyperlora_adapter(
     """Load an adapter onto its base.
 
     Args:
-        adapter: a folder written by `save_hyperlora_adapter`, or ``janus-nano`` for the shipped one.
+        adapter: a folder written by `save_hyperlora_adapter`, one that holds it as ``adapter/``, or ``janus-nano`` for
+            the shipped one.
         base: base to load it on; the one named in its config by default.
         allow_base_mismatch: load onto a base that is not the one it was trained on.
         device: where to put the model.
@@ -161,7 +156,8 @@ def load_hyperlora_adapter(
     Raises:
         InputError: missing or damaged files, or another base than the one it was trained on.
     """
-    folder = nano_folder() / "adapter" if str(adapter) == NANO else Path(adapter)
+    folder = nano_folder() if str(adapter) == NANO else Path(adapter)
+    folder = folder / "adapter" if (folder / "adapter" / CONFIG).is_file() else folder
     config, state = read_config(folder), read_state(folder)
     four_bits = config.get("base_precision") == "nf4"
     spec = _resolve_base(folder, base or config["base_model"])

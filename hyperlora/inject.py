@@ -123,7 +123,7 @@ def _wrap(model: nn.Module, name: str, generator: torch.Generator, rank: int, al
         base = getattr(parent, attribute)
         layer = HyperLoRALinear(base, net.to(next(base.parameters()).device), rank, alpha, dropout)
         layer.initialise(generator)
-        setattr(parent, attribute, layer)
+        setattr(parent, attribute, layer.train(parent.training))
         return layer
 
     return build

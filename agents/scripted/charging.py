@@ -1,0 +1,101 @@
+"""ChargingBoul: a Boulware curve whose firmness follows a reading of the opponent.
+
+Shymanski 2025, "ChargingBoul: A Competitive Negotiating Agent with Novel Opponent Modeling", arXiv:2512.06595 (second
+in individual utility at the ANAC 2022 Automated Negotiation League), reduced to one price as in the published zoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bargain_env.policy import Bools, Floats, Ints
+
+from .anchors import TIE, Decision, Frame, Scripted
+from .history import carried, count, distinct, mean
+
+ENOUGH_OFFERS = 4
+CONCEDER_FLOOR = 0.4
+WORTH_CHARGING_FOR = 0.3
+
+
+@dataclass(kw_only=True, eq=False)
+class ChargingBoul(Scripted):
+    """Aim at own utility ``g = m + (1 - m)(1 - τ ** (1 / E))``, τ = t / T; bid near it, or the best offer received.
+
+    Every opponent is a *conceder* (m = .4, E doubled) until it has made four offers; then `classify` decides. A bid is
+    never worse than the best offer received; late against a boulwarish opponent it is that offer.
+
+    Not reproduced: the published memory was one dictionary for all players, roles, games and variants, so one gift
+    froze it for the rest of the process; here a game remembers itself only. All else is as published: the curve jumps
+    back when the class first changes, with T = 20 no opponent can make the 33 offers that ``boulwarish`` needs, and the
+    late branch uses .5 / ubi.
+
+    Attributes:
+        floor: m, least utility aimed at, in shares of the assumed width.
+        exponent: E; smaller is firmer.
+        spread: ε, half the width of the bids at τ = 0, in shares of the assumed width.
+    """
+
+    floor: float = 0.5
+    exponent: float = 0.4
+    spread: float = 0.02
+
+    def decide(self, frame: Frame) -> Decision:
+        # A wasted turn reads as the opponent repeating itself: all rows keep the same number of offers.
+        theirs = carried(frame.concession(frame.view.opponent_offers))
+        best = np.fmin.reduce(theirs, axis=1, initial=np.inf)
+        firmness, boulwarish, floor, exponent = self._model(frame, theirs)
+        tau = np.minimum(frame.elapsed, 0.9999)
+        goal = np.clip(floor + (1 - floor) * (1 - tau ** (1 / exponent)), floor, 1.0)
+        noise = (2 * frame.uniform()[:, 0] - 1) * (3 * tau + 1) * self.spread * frame.width
+        bid = np.clip((1 - goal) * frame.width + noise, 0.0, frame.reach)
+        late = boulwarish & (tau > 1 - 0.5 / np.maximum(firmness, 1))
+        charge = late & (frame.reach - best > WORTH_CHARGING_FOR * frame.width)
+        bid = np.clip(np.where(charge, best, np.minimum(bid, best)), 0.0, frame.reach)
+        return Decision(offer=bid, worst=bid)
+
+    def _model(self, frame: Frame, theirs: Floats) -> tuple[Ints, Bools, Floats, Floats]:
+        """``(ubi, boulwarish, m, E)`` of each row."""
+        firmness, boulwarish, hardliner = classify(frame, theirs)
+        floor = np.where(boulwarish | hardliner, self.floor, CONCEDER_FLOOR)
+        firm = np.maximum(0.01, np.minimum(0.2 * 2.0 ** (5 - firmness), self.exponent))
+        yielding = min(2 * self.exponent, 1.0)
+        exponent = np.select([boulwarish, hardliner], [firm, np.full_like(floor, self.exponent)], yielding)
+        return firmness, boulwarish, floor, exponent
+
+
+def classify(frame: Frame, theirs: Floats) -> tuple[Ints, Bools, Bools]:
+    """``(ubi, boulwarish, hardliner)`` of each row, the rest being conceders, from offers ``[b, n]`` as concessions.
+
+    Boulwarish: ubi of 5 or more. Hardliner: else, with aui of 2 or less.
+    """
+    enough = count(frame.view.opponent_offers) >= ENOUGH_OFFERS
+    firmness = np.where(enough, ubi(theirs), 0)
+    boulwarish = enough & (firmness >= 5)
+    return firmness, boulwarish, enough & ~boulwarish & (aui(theirs, TIE * frame.view.games.tick) <= 2)
+
+
+def ubi(offers: Floats) -> Ints:
+    """Unique-bid index ``[b]``: how often in a row the later half holds more different offers than the earlier."""
+    return _halvings(offers, lambda early, late: distinct(late) > distinct(early))
+
+
+def aui(offers: Floats, tie: Floats) -> Ints:
+    """Average-utility index ``[b]``: how often in a row the later half is better for oneself, on average.
+
+    ``tie`` ``[b]`` is rounding error: means closer than that are equal.
+    """
+    return _halvings(offers, lambda early, late: mean(late) < mean(early) - tie)
+
+
+def _halvings(offers: Floats, grew: Callable[[Floats, Floats], Bools]) -> Ints:
+    """Split in two, count a row where the halves pass ``grew``, go on with the later half, until a row fails."""
+    passed, alive = np.zeros(len(offers), dtype=np.int64), np.ones(len(offers), dtype=bool)
+    while offers.shape[1] >= 2:
+        early, offers = np.split(offers, [offers.shape[1] // 2], axis=1)
+        alive = alive & grew(early, offers)
+        passed += alive
+    return passed
