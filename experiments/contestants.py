@@ -1,0 +1,180 @@
+"""Who plays: agent specs (``janus-nano,script:linear_standard``) and opponent specs (``all,family:micro``) resolved."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import agents
+from bargain_env import Policy, Preset
+from bargain_env.errors import InputError, unknown
+
+Floats = NDArray[np.float64]
+SHIPPED = "janus-nano"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """An agent of a tournament, not yet seated.
+
+    Attributes:
+        label: names it in every file and table.
+        takes_rho: whether it plays once for each requested ρ; otherwise it plays one pass.
+        build: ``(rho [B] or None, preset) -> Policy``; called for each batch, with the ρ that each row shall play at.
+        shuffled: a control: its ρ are permuted between request and policy, so the dial must look dead.
+        control: drawn as a control beside the agents under test.
+    """
+
+    label: str
+    takes_rho: bool
+    build: Callable[[Floats | None, Preset], Policy]
+    shuffled: bool = False
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JanusOptions:
+    """How Janus agents play; see `agents.JanusAgent`.
+
+    Attributes:
+        decode: ``mean``, ``greedy`` or ``sample``.
+        guard: ``ir`` (individual rationality) or ``none``.
+        batch_size: rows of one forward pass.
+        threads: torch threads.
+    """
+
+    decode: str = "mean"
+    guard: str = "ir"
+    batch_size: int = 256
+    threads: int = 2
+
+
+def resolve_agents(text: str, options: JanusOptions | None = None) -> list[Contestant]:
+    """The contestants of a comma list of specs, in order, without repeats.
+
+    Raises:
+        InputError: unknown spec or strategy, or a checkpoint that is not there.
+    """
+    found: dict[str, Contestant] = {}
+    for spec in _split(text, "--agents"):
+        for contestant in _resolve(spec, options or JanusOptions()):
+            found.setdefault(contestant.label, contestant)
+    return list(found.values())
+
+
+def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
+    kind, _, rest = spec.partition(":")
+    if spec == "scripts":
+        return [script(name) for name in agents.list_strategies(evaluable=True)]
+    if kind == "script":
+        return [script(agents.describe(rest).name)]
+    if kind == "janus":
+        if not rest or not Path(rest).exists():
+            raise InputError(f"agent {spec!r}: no checkpoint at {rest!r}; give janus:PATH of a trained adapter folder")
+        return [janus(spec, rest, options)]
+    if spec == SHIPPED:
+        return [janus(spec, SHIPPED, options)]
+    if spec == "base":
+        return [janus(spec, SHIPPED, options, control=True, base_only=True)]
+    if spec == "shuffled":
+        return [janus(spec, SHIPPED, options, control=True, shuffled=True)]
+    forms = [SHIPPED, "janus:PATH", "base", "shuffled", "scripts", "script:NAME"]
+    if spec in agents.list_strategies():
+        raise InputError(f"unknown agent {spec!r}; did you mean 'script:{spec}'? known: {', '.join(forms)}")
+    raise unknown("agent", spec, forms)
+
+
+def script(name: str) -> Contestant:
+    """A scripted strategy as an agent, labelled ``script:NAME``."""
+    return Contestant(f"script:{name}", takes_rho=False, build=lambda _, preset: script_policy(name, preset))
+
+
+def script_policy(name: str, preset: Preset) -> Policy:
+    """A new policy of a registered strategy, told the ZOPA width where the preset makes it common knowledge."""
+    parameters = inspect.signature(agents.describe(name).factory).parameters.values()
+    takes = any(p.name == "assumed_zopa_width" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return agents.make(name, **({"assumed_zopa_width": preset.known_width} if takes else {}))
+
+
+def janus(
+    label: str, adapter: str, options: JanusOptions, *, control: bool = False, shuffled: bool = False, **extra: Any
+) -> Contestant:
+    """A Janus agent; torch is imported when it is first built."""
+
+    def build(rho: Floats | None, preset: Preset) -> Policy:
+        import torch
+
+        if rho is None:
+            raise ValueError(f"agent {label!r} takes rho; give one for each game")
+        torch.set_num_threads(options.threads)
+        policy: Policy = agents.JanusAgent(
+            adapter, rho, decode=options.decode, guard=options.guard, batch_size=options.batch_size, **extra
+        )
+        return policy
+
+    return Contestant(label, takes_rho=True, build=build, shuffled=shuffled, control=control)
+
+
+def resolve_opponents(text: str) -> list[str]:
+    """Strategy names of a comma list of names and groups, in order, without repeats.
+
+    Groups are ``all`` (every evaluable strategy), ``train`` and ``held_out`` (those of a split) and ``family:F``.
+
+    Raises:
+        InputError: unknown name or family, or an empty group.
+    """
+    names = [name for spec in _split(text, "--opponents") for name in _opponents(spec)]
+    return list(dict.fromkeys(names))
+
+
+def _opponents(spec: str) -> list[str]:
+    kind, _, family = spec.partition(":")
+    if kind == "script":  # the spelling of --agents is understood here too
+        return [agents.describe(family).name]
+    if kind == "family":
+        families = {agents.describe(name).family for name in agents.list_strategies()}
+        if family not in families:
+            raise unknown("family", family, families)
+        found = agents.list_strategies(family=family, evaluable=True)
+    elif spec == "all":
+        found = agents.list_strategies(evaluable=True)
+    elif spec in ("train", "held_out"):
+        found = agents.list_strategies(split=spec, evaluable=True)
+    else:
+        return [agents.describe(spec).name]
+    if not found:
+        raise InputError(f"--opponents {spec!r} names no evaluable strategy; choose another group or name strategies")
+    return found
+
+
+def _split(text: str, option: str) -> list[str]:
+    specs = [part.strip() for part in text.split(",") if part.strip()]
+    if not specs:
+        raise InputError(f"{option} is empty; name at least one")
+    return specs
+
+
+def load_plugin(path: Path) -> None:
+    """Run a Python file that calls `agents.register`.
+
+    Raises:
+        InputError: no such file, or it failed.
+    """
+    if not path.is_file():
+        raise InputError(f"--plugin {path}: no such file")
+    specification = importlib.util.spec_from_file_location(f"bargain_plugin_{path.stem}", path)
+    if specification is None or specification.loader is None:
+        raise InputError(f"--plugin {path}: not a Python file; give a path that ends in .py")
+    try:
+        specification.loader.exec_module(importlib.util.module_from_spec(specification))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"--plugin {path} failed: {type(error).__name__}: {error}; mend the file") from error

@@ -1,0 +1,99 @@
+"""Pretrain a janus-nano base from nothing on ρ-blind play: ``python -m experiments.pretrain --data DIR --out DIR``.
+
+The prompts are the canonical ones, but their ρ (text and success flag) is that of *another* episode, drawn at random. So
+the base learns to bargain and to spell, and has no way to learn what ρ means: that is left to the adapter, and the base
+stays a control whose settlements do not move with ρ.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bargain_env.files import replacing_folder
+from experiments import cli
+from experiments.training_log import TrainingLog
+from hyperlora.base import nano_model
+from hyperlora.data import NegotiationDataset, read_steps
+from hyperlora.tokens import build_nano_tokenizer
+from hyperlora.train import TrainSettings, train
+
+
+@dataclass
+class Settings:
+    """Pretrain a janus-nano base on rho-blind play."""
+
+    data: Path
+    """Folder or Parquet file written by experiments.prepare."""
+    out: Path
+    """Folder of the base model; replaced if it holds one."""
+    hidden: int = 96
+    """Width of the model."""
+    layers: int = 3
+    """Number of layers."""
+    heads: int = 4
+    """Attention heads."""
+    intermediate: int = 256
+    """Width of the MLP."""
+    max_steps: int = 2_500
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Rows a step."""
+    lr: float = 3e-3
+    """Peak learning rate."""
+    warmup_steps: int = 100
+    """Linear warm-up."""
+    seed: int = 0
+    """Of initial weights, row order and the shuffled rho."""
+    quiet: bool = False
+    """No output."""
+
+
+def blind_rho(table: pa.Table, seed: int) -> NDArray[np.float64]:
+    """``[N]`` for each row the ρ of a random episode, the same for all rows of one episode.
+
+    The distribution of ρ is kept, its relation to the play is cut.
+    """
+    _, first, episode = np.unique(table["trajectory_id"].to_numpy(zero_copy_only=False), return_index=True, return_inverse=True)
+    rho = table["rho_train"].to_numpy()[first]
+    return rho[np.random.default_rng([seed, len(rho)]).permutation(len(rho))][episode]
+
+
+def run(settings: Settings) -> Path:
+    """Pretrain as ``settings`` say; returns the folder of the model."""
+    console = cli.console(settings.quiet)
+    cli.output_folder(settings.out.parent)
+    tokenizer: Any = build_nano_tokenizer()
+    table = read_steps(settings.data, "train")
+    dataset = NegotiationDataset(table, tokenizer, rho=blind_rho(table, settings.seed))
+    model = nano_model(settings.hidden, settings.layers, settings.heads, settings.intermediate, settings.seed)
+    console.print(f"{len(dataset)} decisions, {sum(p.numel() for p in model.parameters()):,} parameters")
+    plan = TrainSettings(
+        max_steps=settings.max_steps,
+        batch_size=settings.batch_size,
+        grad_accum=1,
+        lr=settings.lr,
+        warmup_steps=settings.warmup_steps,
+        schedule="cosine",
+        seed=settings.seed,
+    )
+    train(model, dataset, plan, on_step=TrainingLog(console, plan.max_steps))
+    with replacing_folder(settings.out) as temporary:
+        model.save_pretrained(str(temporary))
+        tokenizer.save_pretrained(str(temporary))
+    console.print(f"wrote {settings.out}")
+    console.print(f"next: python -m experiments.train --model-name {settings.out} --data {settings.data} --out runs/adapter")
+    return settings.out
+
+
+if __name__ == "__main__":
+    cli.main(Settings, run)

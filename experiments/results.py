@@ -1,0 +1,159 @@
+"""The tournament's episodes table: one row a game, as ``episodes.parquet`` holds it.
+
+Nothing in it depends on when or where it was played: a second run of the same plan writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bargain_env import MoveKind, Seat, Trajectories
+from bargain_env.errors import InputError
+from bargain_env.files import replacing
+
+SCHEMA_VERSION = 1
+EPISODES = "episodes.parquet"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("episode_id", pa.string(), nullable=False),
+        pa.field("agent", pa.string(), nullable=False),
+        pa.field("agent_seat", pa.string(), nullable=False),
+        pa.field("rho_requested", pa.float64()),
+        pa.field("opponent", pa.string(), nullable=False),
+        pa.field("opponent_split", pa.string(), nullable=False),
+        pa.field("scenario_id", pa.int64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("starter", pa.string(), nullable=False),
+        pa.field("buyer_max", pa.float64(), nullable=False),
+        pa.field("seller_min", pa.float64(), nullable=False),
+        pa.field("agreement", pa.bool_(), nullable=False),
+        pa.field("price", pa.float64()),
+        pa.field("rho_achieved", pa.float64()),
+        pa.field("utility", pa.float64(), nullable=False),
+        pa.field("opponent_utility", pa.float64(), nullable=False),
+        pa.field("turns", pa.int32(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("invalid_moves", pa.int32(), nullable=False),
+        pa.field("guard_moves", pa.int32(), nullable=False),
+        pa.field("offers", pa.list_(pa.float64()), nullable=False),
+        pa.field("offer_turns", pa.list_(pa.int32()), nullable=False),
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+"""Prices in currency units. ``price`` is null at an impasse; ``rho_achieved`` also without a ZOPA; ``rho_requested``
+for agents that take no ρ. Utilities are 0 at an impasse. ``turns`` counts the moves of both seats, ``invalid_moves``
+and ``guard_moves`` those of the agent. ``offers`` are the valid offers of both, oldest first, ``offer_turns`` (from 1)
+when each was made: the starter moves on odd turns."""
+
+
+def rho_text(rho: float) -> str:
+    """ρ in names and ids: two decimals, more where it has more; ``-`` for NaN."""
+    if np.isnan(rho):
+        return "-"
+    short = f"{rho:.2f}"
+    return short if float(short) == rho else f"{rho:.10f}".rstrip("0")
+
+
+def table(
+    played: Trajectories,
+    agent: str,
+    seat: Seat,
+    requested: NDArray[np.float64],
+    opponents: NDArray[np.object_],
+    splits: NDArray[np.object_],
+) -> pa.Table:
+    """Rows for B finished games.
+
+    Args:
+        played: the games.
+        agent: its label.
+        seat: where it sat.
+        requested: ``[B]`` ρ asked for, NaN where none was.
+        opponents: ``[B]`` names.
+        splits: ``[B]`` of the opponents.
+
+    Returns:
+        ``[B]`` rows of `SCHEMA` in the order of ``played``.
+    """
+    games, agreed, utility = played.scenarios, played.agreement, played.utilities
+    ids = [
+        f"{agent}|{seat.label}|{rho_text(rho)}|{opponent}|{scenario:09d}"
+        for rho, opponent, scenario in zip(requested.tolist(), opponents, games.id.tolist(), strict=True)
+    ]
+    offers, turns = _offers(played)
+    columns = {
+        "episode_id": ids,
+        "agent": [agent] * len(ids),
+        "agent_seat": [seat.label] * len(ids),
+        "rho_requested": _nullable(requested),
+        "opponent": opponents,
+        "opponent_split": splits,
+        "scenario_id": games.id,
+        "seed": games.seed,
+        "starter": np.array([s.label for s in Seat], dtype=object)[games.starter],
+        "buyer_max": games.buyer_max,
+        "seller_min": games.seller_min,
+        "agreement": agreed,
+        "price": _nullable(played.price),
+        "rho_achieved": _nullable(played.rho),
+        "utility": utility[:, seat],
+        "opponent_utility": utility[:, seat.other],
+        "turns": played.turns,
+        "outcome": np.where(agreed, "deal", "deadline").astype(object),
+        "invalid_moves": played.count(MoveKind.INVALID, seat),
+        "guard_moves": played.guards(seat),
+        "offers": offers,
+        "offer_turns": turns,
+    }
+    return pa.table([pa.array(columns[f.name], type=f.type) for f in SCHEMA], schema=SCHEMA)
+
+
+def _nullable(values: NDArray[np.float64]) -> pa.Array:
+    return pa.array(values, mask=np.isnan(values))
+
+
+def _offers(played: Trajectories) -> tuple[pa.Array, pa.Array]:
+    made = ~np.isnan(played.prices)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(made.sum(axis=1))]), pa.int32())
+    turns = pa.array(np.nonzero(made)[1] + 1, pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(played.prices[made])), pa.ListArray.from_arrays(offsets, turns)
+
+
+def ordered(tables: list[pa.Table]) -> pa.Table:
+    """All rows as one table, sorted by ``episode_id``."""
+    whole = pa.concat_tables(tables)
+    return whole.take(pc.sort_indices(whole, sort_keys=[("episode_id", "ascending")])).combine_chunks()
+
+
+def write(episodes: pa.Table, folder: Path) -> Path:
+    """Write ``episodes.parquet`` into ``folder``, whole or not at all."""
+    path = folder / EPISODES
+    with replacing(path) as temporary:
+        pq.write_table(episodes, temporary, compression="zstd")
+    return path
+
+
+def read(folder: Path) -> pa.Table:
+    """The episodes table of a tournament folder.
+
+    Raises:
+        InputError: it is missing, is not Parquet, or lacks columns.
+    """
+    path = folder / EPISODES
+    if not path.is_file():
+        raise InputError(f"no {EPISODES} in {folder}; give the --out folder of a finished tournament")
+    try:
+        found = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not readable Parquet ({error}); run the tournament again") from error
+    missing = [name for name in SCHEMA.names if name not in found.column_names]
+    if missing:
+        raise InputError(f"{path} lacks columns {', '.join(missing)}; run the tournament again with this version")
+    return found.select(SCHEMA.names)

@@ -1,0 +1,153 @@
+"""Tournament: agents against the zoo, from both seats, at every ρ; with intervals and a report.
+
+    python -m experiments.tournament --agents janus-nano --rho 0:1:0.1 --strategies all --games 40 --scenario paper
+
+Every agent, ρ and opponent meets the same scenarios with the same luck. The folder receives ``episodes.parquet`` (one
+row a game), ``summary.json``, ``summary.csv`` (its cells) and ``report.html``; a second run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+if __package__ in (None, ""):  # run as a file: this folder's names must not hide the standard library
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import tyro
+
+from bargain_env import DEFAULT_PRESET, PRESETS, Seat
+from bargain_env.errors import InputError, unknown
+from experiments import arena, cli, contestants, report, results, summary
+from experiments.live import Scoreboard
+
+PLAIN_WIDTH = 120
+"""Columns of a table where there is no terminal to fit into."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Play a tournament and write its episodes, summary and report."""
+
+    agents: str = "janus-nano"
+    """Comma list: janus-nano, janus:PATH, base (no adapter), shuffled (control: permuted rho), script:NAME, scripts."""
+    rho: str = "0:1:0.1"
+    """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none."""
+    opponents: Annotated[str, tyro.conf.arg(aliases=["--strategies"])] = "all"
+    """Comma list of strategy names or groups: all, train, held_out, family:F."""
+    games: int = 40
+    """Scenarios; each is one game of every agent x seat x rho x opponent."""
+    seats: Literal["both", "buyer", "seller"] = "both"
+    """Where the agents sit."""
+    scenario: str = DEFAULT_PRESET
+    """Preset that scenarios are drawn from."""
+    seed: int = 0
+    """Determines scenarios, moves and resampling."""
+    out: Path = Path("runs/tournament")
+    """Folder for the results."""
+    max_turns: int = 20
+    """Moves of both seats together."""
+    decode: Literal["mean", "greedy", "sample"] = "mean"
+    """How Janus turns probabilities into a price."""
+    guard: Literal["ir", "none"] = "ir"
+    """Keep Janus from deals and offers beyond its own limit (ir); every replaced move is counted."""
+    batch_size: int = 256
+    """Rows of one forward pass of Janus."""
+    threads: int = 2
+    """Torch threads."""
+    plugin: Path | None = None
+    """Python file that calls agents.register, run first."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    json: bool = False
+    """Print the overall results as JSON on stdout, and nothing else."""
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Play, write and return the summary.
+
+    Raises:
+        InputError: a setting that cannot be used, before anything is played.
+    """
+    if settings.plugin is not None:
+        contestants.load_plugin(settings.plugin)
+    players, plan = prepare(settings)
+    folder = cli.output_folder(settings.out)
+    for player in players:
+        if player.takes_rho:  # a checkpoint that cannot be loaded should not be found out after an hour of play
+            player.build(np.array(plan.rho[:1]), plan.preset)
+    console = cli.console(settings.quiet or settings.json)
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    console.print(_heading(players, plan), soft_wrap=True)
+    with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
+        episodes = arena.run_tournament(players, plan, board.observe)
+    found = summary.summarise(episodes, described(settings, players, plan))
+    files = [results.write(episodes, folder), *summary.write(found, folder), report.write(found, episodes, folder)]
+    if settings.json:
+        print(json.dumps({"overall": found["overall"], "files": [str(f) for f in files]}, ensure_ascii=False))
+    console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
+    console.print(f"the report alone, again: python -m experiments.report {folder}", soft_wrap=True)
+    return found
+
+
+def prepare(settings: Settings) -> tuple[list[contestants.Contestant], arena.Plan]:
+    """The contestants and the plan that the settings ask for.
+
+    Raises:
+        InputError: a setting that cannot be used.
+    """
+    for name in ("batch_size", "threads"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"--{name} {getattr(settings, name)} must be at least 1")
+    if settings.scenario not in PRESETS:
+        raise unknown("scenario", settings.scenario, PRESETS)
+    options = contestants.JanusOptions(settings.decode, settings.guard, settings.batch_size, settings.threads)
+    plan = arena.Plan(
+        opponents=tuple(contestants.resolve_opponents(settings.opponents)),
+        rho=tuple(dict.fromkeys(value + 0.0 for value in cli.parse_grid(settings.rho))),
+        games=settings.games,
+        seats=tuple(Seat) if settings.seats == "both" else (Seat[settings.seats.upper()],),
+        preset=PRESETS[settings.scenario],
+        seed=settings.seed,
+        max_turns=settings.max_turns,
+    )
+    return contestants.resolve_agents(settings.agents, options), plan
+
+
+def described(settings: Settings, players: list[contestants.Contestant], plan: arena.Plan) -> dict[str, Any]:
+    """What the results depend on, as ``summary.json`` records it: names resolved, paths of the machine left out."""
+    return {
+        "agents": [p.label for p in players],
+        "controls": [p.label for p in players if p.control],
+        "rho": list(plan.rho) if any(p.takes_rho for p in players) else [],
+        "opponents": list(plan.opponents),
+        "games": plan.games,
+        "seats": [seat.label for seat in plan.seats],
+        "scenario": plan.preset.name,
+        "seed": plan.seed,
+        "max_turns": plan.max_turns,
+        "decode": settings.decode,
+        "guard": settings.guard,
+        "batch_size": settings.batch_size,
+        "threads": settings.threads,
+    }
+
+
+def _heading(players: list[contestants.Contestant], plan: arena.Plan) -> str:
+    labels = [p.label for p in players]
+    shown = ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
+    rho = f" at rho {', '.join(map(results.rho_text, plan.rho))}" if any(p.takes_rho for p in players) else ""
+    seats = " and ".join(s.label for s in plan.seats)
+    return (
+        f"tournament: {shown}{rho} against {len(plan.opponents)} opponents as {seats}, "
+        f"{plan.games} scenarios of {plan.preset.name!r}, seed {plan.seed}"
+    )
+
+
+if __name__ == "__main__":
+    cli.main(Settings, run)

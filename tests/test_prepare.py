@@ -1,0 +1,289 @@
+"""`experiments.prepare`: sound input passes unchanged, every corruption is found, merged runs are taken apart."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from bargain_env.errors import InputError
+from experiments import collect, prepare, splits
+from experiments.corpus_check import STRUCTURE
+
+
+def run(source, out, **options):
+    return prepare.run(prepare.Settings(input=source, out=out, quiet=True, **options))
+
+
+def problems(out):
+    return {p["kind"]: p for p in json.loads((out / "problems.json").read_text())["problems"]}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    out = tmp_path_factory.mktemp("raw")
+    collect.run(collect.Settings(episodes=300, seed=3, out=out, quiet=True))
+    return out
+
+
+def edited(raw, path, edit):
+    """The steps of ``raw`` as a list of dicts, changed in place by ``edit``, as a new file."""
+    rows = pq.read_table(raw / "steps.parquet").to_pylist()
+    edit(rows)
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(raw / "steps.parquet")), path)
+    return path
+
+
+def test_sound_input_is_kept_whole(raw, tmp_path):
+    manifest = run(raw, tmp_path, strict=True)
+    assert problems(tmp_path) == {}
+    before, after = pq.read_table(raw / "steps.parquet"), pq.read_table(tmp_path / "steps.parquet")
+    assert after.drop(["split"]).equals(before.drop(["split"]))
+    assert manifest["episodes"] == 300
+    episodes = pq.read_table(raw / "episodes.parquet").drop(["split"])
+    assert pq.read_table(tmp_path / "episodes.parquet").drop(["split"]).equals(episodes)
+
+
+def test_log_and_table_prepare_to_the_same_bytes(raw, tmp_path):
+    run(raw / "episodes.jsonl", tmp_path / "log")
+    run(raw / "steps.parquet", tmp_path / "table")
+    for name in ("steps.parquet", "episodes.parquet", "problems.json"):
+        assert (tmp_path / "log" / name).read_bytes() == (tmp_path / "table" / name).read_bytes()
+
+
+def test_row_order_makes_no_difference_to_splits(raw, tmp_path):
+    table = pq.read_table(raw / "steps.parquet")
+    pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), tmp_path / "shuffled.parquet")
+    run(raw, tmp_path / "a")
+    run(tmp_path / "shuffled.parquet", tmp_path / "b")
+    tables = [
+        pq.read_table(tmp_path / d / "steps.parquet").sort_by([("trajectory_id", "ascending"), ("turn", "ascending")])
+        for d in "ab"
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_splits_are_by_episode_and_stratified():
+    ids = np.array([f"e{i}" for i in range(10000)], dtype=object)
+    rho = np.where(np.arange(10000) % 4 == 0, -1.0, (np.arange(10000) % 97) / 96)
+    split = splits.assign_splits(ids, rho, seed=0, eval_share=0.02, test_share=0.03)
+    assert [(split == s).sum() for s in ("train", "eval", "test")] == [9500, 200, 300]
+    for low, high in [(-1, -1), *((k / 10, k / 10 + 0.0999 + (k == 9)) for k in range(10))]:
+        stratum = (rho >= low) & (rho <= high)
+        assert abs((split[stratum] == "eval").sum() - 0.02 * stratum.sum()) <= 1.01
+        assert abs((split[stratum] == "test").sum() - 0.03 * stratum.sum()) <= 1.1
+    other = splits.assign_splits(ids, rho, seed=1, eval_share=0.02, test_share=0.03)
+    assert (split != other).any()
+    back = splits.assign_splits(ids[::-1], rho[::-1], seed=0, eval_share=0.02, test_share=0.03)
+    assert (split == back[::-1]).all()
+
+
+def merge(raw_folders, path, relabel=True):
+    """Several collected runs under the ids of the first, interleaved by turn, labels of the first: as the peer did."""
+    parts = [pq.read_table(folder / "steps.parquet") for folder in raw_folders]
+    names = [pc.replace_substring_regex(p["trajectory_id"], r".*-(\d+)$", r"run_\1") for p in parts]
+    parts = [p.set_column(0, "trajectory_id", n) for p, n in zip(parts, names, strict=True)]
+    table = pa.concat_tables(parts).sort_by([("trajectory_id", "ascending"), ("turn", "ascending")])
+    if relabel:
+        rows = table.to_pylist()
+        first = {}
+        for row in rows:
+            row["rho_train"] = first.setdefault(row["trajectory_id"], row["rho_train"])
+        table = pa.Table.from_pylist(rows, schema=table.schema)
+    pq.write_table(table, path)
+    return path
+
+
+KEY = [
+    "turn",
+    "role",
+    "reservation_price",
+    "last_offer_price",
+    "history_prices",
+    "target_price",
+    "rho_train",
+    "success",
+]
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    folders = []
+    for seed in (11, 12):
+        folders.append(tmp_path_factory.mktemp("run"))
+        collect.run(collect.Settings(episodes=200, scenario="paper", seed=seed, out=folders[-1], quiet=True))
+    return folders
+
+
+def games_of(table):
+    games = {}
+    for row in table.to_pylist():
+        games.setdefault(row["trajectory_id"], []).append(str([row[k] for k in KEY]))
+    return sorted(map(tuple, games.values()))
+
+
+def test_merged_runs_are_reported_and_dropped(two_runs, tmp_path, capsys):
+    path = merge(two_runs, tmp_path / "merged.parquet")
+    collect.run(collect.Settings(episodes=20, seed=1, out=tmp_path / "sound", quiet=True))
+    tables = [pq.read_table(p) for p in (path, tmp_path / "sound" / "steps.parquet")]
+    pq.write_table(pa.concat_tables(tables), path)
+    prepare.run(prepare.Settings(input=path, out=tmp_path / "out"))
+    found = problems(tmp_path / "out")["merged_episodes"]
+    assert (found["trajectories"], found["action"]) == (200, "dropped")
+    assert len(pq.read_table(tmp_path / "out" / "episodes.parquet")) == 20
+    shown = capsys.readouterr().out
+    assert "merged_episodes in 200 ids" in shown
+    assert "--repair" in shown
+
+
+def test_repair_recovers_both_runs_exactly(two_runs, tmp_path):
+    run(merge(two_runs, tmp_path / "merged.parquet"), tmp_path / "out", repair=True)
+    original = pa.concat_tables([pq.read_table(f / "steps.parquet") for f in two_runs])
+    repaired = pq.read_table(tmp_path / "out" / "steps.parquet")
+    found = problems(tmp_path / "out")
+    assert found["merged_episodes"]["trajectories"] == 200
+    assert found["rho"]["action"] == "recomputed from the moves"
+    lost = found.get("unlinkable", {"trajectories": 0})["trajectories"]
+    assert lost <= 4  # nothing tells apart two games with the same opening that are accepted at once
+    assert len(set(repaired["trajectory_id"].to_pylist())) == 400 - 2 * lost
+    assert set(games_of(repaired)) <= set(games_of(original))
+    assert set(repaired["strategy"].to_pylist()) == {None}
+
+
+def test_repair_of_hidden_widths_never_invents_a_game(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for seed, folder in enumerate(folders):
+        collect.run(collect.Settings(episodes=200, seed=seed, out=folder, quiet=True))
+    run(merge(folders, tmp_path / "merged.parquet"), tmp_path / "out", repair=True)
+    original = pa.concat_tables([pq.read_table(f / "steps.parquet") for f in folders])
+    repaired = games_of(pq.read_table(tmp_path / "out" / "steps.parquet"))
+    assert set(repaired) <= set(games_of(original))
+    assert len(repaired) > 340
+
+
+def test_a_run_appended_to_itself_is_kept_once(raw, tmp_path):
+    run(merge([raw, raw], tmp_path / "twice.parquet"), tmp_path / "out", repair=True)
+    assert problems(tmp_path / "out")["repeated"]["trajectories"] == 300
+    assert games_of(pq.read_table(tmp_path / "out" / "steps.parquet")) == games_of(pq.read_table(raw / "steps.parquet"))
+
+
+def change(field, value):
+    def edit(game):
+        game[3][field] = value(game[3][field]) if callable(value) else value
+
+    return edit
+
+
+def drop_last(game):
+    del game[-1]
+
+
+CORRUPTIONS = {
+    "turns": lambda game: game.pop(2),
+    "past_deadline": lambda game: [row.update(max_turns=5) for row in game],
+    "roles": change("role", lambda role: {"buyer": "seller", "seller": "buyer"}[role]),
+    "reservation": change("reservation_price", lambda price: price + 1),
+    "settings": change("price_high", 1501.0),
+    "price_range": lambda game: [row.update(price_low=500.0, price_high=500.0) for row in game],
+    "offer_price": change("target_price", 1600.0),
+    "accept_not_last": change("target_action", "ACCEPT"),
+    "accept_of_nothing": lambda game: game[0].update(target_action="ACCEPT", target_price=None),
+    "last_offer": change("last_offer_price", 777.0),
+    "unfinished": drop_last,
+    "no_zopa": lambda game: [
+        row.update(reservation_price={"buyer": 500.0, "seller": 600.0}[row["role"]]) for row in game
+    ],
+    "history": change("history_prices", [1.0, 2.0, 3.0]),
+    "success": change("success", lambda success: not success),
+    "rho": change("rho_train", 0.123),
+}
+
+
+def corrupt(rows, kind):
+    """Damage the first deal of more than six turns; returns its id."""
+    games = {}
+    for row in rows:
+        games.setdefault(row["trajectory_id"], []).append(row)
+    name = next(n for n, g in games.items() if len(g) > 6 and g[0]["success"])
+    CORRUPTIONS[kind](games[name])
+    rows[:] = [row for game in games.values() for row in game]
+    return name
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_each_corruption_is_found(raw, tmp_path, kind):
+    names = []
+    path = edited(raw, tmp_path / "bad.parquet", lambda rows: names.append(corrupt(rows, kind)))
+    run(path, tmp_path / "out")
+    found = problems(tmp_path / "out")
+    assert found[kind]["examples"] == names
+    kept = set(pq.read_table(tmp_path / "out" / "steps.parquet")["trajectory_id"].to_pylist())
+    assert len(kept) == 299
+    assert names[0] not in kept
+    manifest = run(path, tmp_path / "mended", repair=True)
+    assert manifest["episodes"] == (299 if kind in STRUCTURE else 300)
+    with pytest.raises(InputError, match=kind):
+        run(path, tmp_path / "strict", strict=True)
+    assert not (tmp_path / "strict").exists()
+
+
+def test_every_structural_check_has_a_corruption():
+    assert set(STRUCTURE) <= set(CORRUPTIONS)
+
+
+def test_truncated_log_names_the_line(raw, tmp_path):
+    lines = (raw / "episodes.jsonl").read_text().splitlines()
+    path = tmp_path / "cut.jsonl"
+    path.write_text("\n".join(lines[:9]) + "\n" + lines[9][:100])
+    with pytest.raises(InputError, match=r"cut.jsonl, line 10 is cut short"):
+        run(path, tmp_path / "out")
+    path.write_text(lines[0] + "\n" + lines[1].replace('"max_turns"', '"maxturns"'))
+    with pytest.raises(InputError, match=r"line 2 lacks state.max_turns"):
+        run(path, tmp_path / "out")
+    path.write_text(lines[0].replace('"turn": 1', '"turn": "one"'))
+    with pytest.raises(InputError, match=r"record 1: turn is 'one'"):
+        run(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unusable_files_are_named(raw, tmp_path):
+    table = pq.read_table(raw / "steps.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "none.parquet")
+    pq.write_table(table.drop(["turn", "rho_train"]), tmp_path / "few.parquet")
+    pq.write_table(table.set_column(2, "role", pa.array(["cat"] * len(table))), tmp_path / "cat.parquet")
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "torn.parquet").write_bytes((raw / "steps.parquet").read_bytes()[:1000])
+    (tmp_path / "folder").mkdir()
+    for name, message in (
+        ("none.parquet", "none.parquet is empty"),
+        ("few.parquet", "few.parquet lacks the columns turn, rho_train"),
+        ("cat.parquet", "cat.parquet: role is 'cat' in row 0"),
+        ("empty.jsonl", "empty.jsonl is empty"),
+        ("torn.parquet", "torn.parquet is not a readable Parquet file"),
+        ("folder", "folder holds none of|holds none of"),
+        ("absent", "absent does not exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_are_checked(raw, tmp_path):
+    for options in ({"strict": True, "repair": True}, {"eval_share": 0.6, "test_share": 0.4}, {"eval_share": -0.1}):
+        with pytest.raises(InputError):
+            run(raw, tmp_path, **options)
+    with pytest.raises(InputError, match="would be overwritten"):
+        run(raw, raw)
+
+
+def test_command_line(raw, tmp_path):
+    command = [sys.executable, str(collect.__file__).replace("collect.py", "prepare.py"), str(raw)]
+    good = subprocess.run([*command, "--out", str(tmp_path), "--eval_share", "0.1"], capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    assert "train 264, eval 30, test 6" in good.stdout
+    bad = subprocess.run([*command, "--out", str(raw)], capture_output=True, text=True)
+    assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)

@@ -1,0 +1,138 @@
+"""The canonical prompt against the seed reports' examples, and the nano tokenizer that spells it."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperlora import SPECIAL_TOKENS, build_history_str, build_nano_tokenizer, build_prompt, format_rho_text, normalize_price
+from hyperlora.prompt import SPECIAL_TOKENS_V1, build_target, decision_prompt, markers
+from hyperlora.tokens import add_markers, encode, tokenizer_digest
+
+SUCCESS = """<RHO> 0.5300
+<SUCCESS> 1
+<TURN> 7 / 20
+<TURNS_REMAINING> 13
+<RESERVATION_NORM> 0.8421
+<LAST_OFFER_NORM> 0.4123
+<HISTORY_LEN> 3
+<HISTORY> EMPTY:EMPTY EMPTY:EMPTY EMPTY:EMPTY EMPTY:EMPTY EMPTY:EMPTY buyer:0.3000 seller:0.4000 buyer:0.4200
+<INSTRUCTION> Output exactly one of:
+ACCEPT
+OFFER <PRICE_NORM>
+<OUTPUT>
+"""
+
+FAILURE = """<RHO> <RHO_FAIL>
+<SUCCESS> 0
+<TURN> 20 / 20
+<TURNS_REMAINING> 0
+<RESERVATION_NORM> 0.7500
+<LAST_OFFER_NORM> NA
+<HISTORY_LEN> 0
+<HISTORY> EMPTY:EMPTY EMPTY:EMPTY
+<INSTRUCTION> Output exactly one of:
+ACCEPT
+OFFER <PRICE_NORM>
+<OUTPUT>
+"""
+
+FORMAT_1 = """<RHO> 0.53
+<TURN> 7 / 20
+<TURNS_REMAINING> 13
+<RESERVATION_NORM> 0.8421
+<LAST_OFFER_NORM> 0.4123
+<HISTORY> PAD:0.0000 buyer:0.3000 seller:0.4000 buyer:0.4200
+<INSTRUCTION> Output exactly one of:
+ACCEPT
+OFFER <PRICE_NORM>
+<OUTPUT>
+"""
+
+
+def history(k, prompt_format=2):
+    return build_history_str(["buyer", "seller", "buyer"], [30.0, 40.0, 42.0], 0.0, 100.0, k, prompt_format)
+
+
+def test_format_2_is_the_report():
+    text, filled = history(8)
+    assert filled == 3
+    assert build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text) == SUCCESS
+
+
+def test_failure_and_empty_history():
+    text, filled = build_history_str([], [], 0.0, 1.0, 2)
+    assert build_prompt(-1.0, 20, 20, 0, 0.75, "NA", filled, text) == FAILURE
+
+
+def test_format_1_is_the_older_report():
+    text, filled = history(4, prompt_format=1)
+    assert build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, prompt_format=1) == FORMAT_1
+
+
+def test_only_the_last_k_offers_are_kept():
+    assert build_history_str(["buyer", "seller", "buyer"], [1.0, 2.0, 3.0], 0.0, 10.0, 2) == ("seller:0.2000 buyer:0.3000", 2)
+
+
+def test_decision_prompt_normalises_and_fills():
+    text = decision_prompt(0.53, 7, 20, 84.21, ["buyer", "seller", "buyer"], [30.0, 40.0, 42.0], 41.23, 0.0, 100.0)
+    assert text == SUCCESS
+
+
+@pytest.mark.parametrize(("value", "expected"), [(200, 0.0), (1500, 1.0), (850, 0.5), (-5, 0.0), (9999, 1.0)])
+def test_normalize_price_clamps(value, expected):
+    assert normalize_price(value, 200.0, 1500.0) == expected
+
+
+def test_degenerate_range_is_zero():
+    assert normalize_price(5.0, 5.0, 5.0) == 0.0
+
+
+def test_targets():
+    assert build_target("ACCEPT", None) == "ACCEPT"
+    assert build_target("OFFER", 0.41234) == "OFFER 0.4123"
+    with pytest.raises(ValueError, match="neither"):
+        build_target("OFFER", None)
+
+
+def test_markers_of_both_formats():
+    assert len(SPECIAL_TOKENS) == 11
+    assert len(SPECIAL_TOKENS_V1) == 9
+    assert markers(2) == SPECIAL_TOKENS
+    with pytest.raises(ValueError, match="choose 1 or 2"):
+        markers(3)
+
+
+@pytest.mark.parametrize("text", [SUCCESS, FAILURE, FORMAT_1, "ACCEPT", "OFFER 0.4123", "OFFER 1.0000", "Hello, world! 42\n"])
+def test_nano_tokenizer_spells_everything_back(text):
+    tokenizer = build_nano_tokenizer()
+    ids = encode(tokenizer, [text])[0]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids) == text
+
+
+def test_nano_tokenizer_is_digit_level_and_knows_the_markers():
+    tokenizer = build_nano_tokenizer()
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, ["OFFER 0.4123"])[0]) == ["OFFER 0.", "4", "1", "2", "3"]
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, ["<RHO_FAIL>"])[0]) == ["<RHO_FAIL>"]
+    assert add_markers(tokenizer) == []
+
+
+def test_prompt_and_target_tokenise_apart_as_together():
+    tokenizer = build_nano_tokenizer()
+    apart = encode(tokenizer, [SUCCESS])[0] + encode(tokenizer, ["OFFER 0.1234"])[0]
+    assert encode(tokenizer, [SUCCESS + "OFFER 0.1234"])[0] == apart
+
+
+def test_digest_survives_saving(tmp_path):
+    from hyperlora.checkpoint import load_tokenizer
+
+    tokenizer = build_nano_tokenizer()
+    tokenizer.save_pretrained(str(tmp_path))
+    again = load_tokenizer(tmp_path)
+    assert tokenizer_digest(again) == tokenizer_digest(tokenizer)
+    assert again.decode(encode(again, [SUCCESS])[0]) == SUCCESS
+
+
+def test_rho_text_is_the_only_rounding():
+    assert format_rho_text(0.12345) == "<RHO> 0.1235"
+    assert format_rho_text(0.12345, 1) == "<RHO> 0.12"
