@@ -183,13 +183,13 @@ def test_separation_loss_is_the_formula_and_pushes_gates_apart():
     torch.testing.assert_close(value, -distance * weight)
     with_failure = compute_gate_separation_loss(model, rho, exclude_failures=False, generator=torch.Generator().manual_seed(3))
     assert not torch.equal(with_failure, value)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    for _ in range(60):
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.001)
+    for _ in range(150):
         optimizer.zero_grad()
         compute_gate_separation_loss(model, rho).backward()
         optimizer.step()
     after = compute_gate_separation_loss(model, rho, generator=torch.Generator().manual_seed(3))
-    assert after.item() < 10 * value.item() < 0
+    assert after.item() < 5 * value.item() < 0
     assert compute_gate_separation_loss(model, torch.tensor([[-1.0], [0.4]])) == 0
 
 

@@ -1,5 +1,7 @@
 """Players for the tests of tournaments: cheap, and each with one property to be found again in the results."""
 
+from typing import ClassVar
+
 import numpy as np
 
 from bargain_env import Moves, Seat
@@ -27,7 +29,7 @@ class Dial:
 class Taker:
     """Offers its own limit and accepts whatever is not worse than a random threshold; remembers what it drew."""
 
-    seen: list = []
+    seen: ClassVar[list] = []
 
     def __init__(self, assumed_zopa_width=None, picky=0.0):
         self.name, self.picky, self.width = "taker", picky, assumed_zopa_width
