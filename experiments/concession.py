@@ -58,7 +58,8 @@ def concession_chart(episodes: pa.Table, agent: str) -> Figure:
             axes.grid(True)
             axes.xaxis.get_major_locator().set_params(integer=True)
         panels[0].set_ylabel("median offer, position in the ZOPA")
-        panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="requested ρ")
+        if panels[-1].get_legend_handles_labels()[0]:
+            panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="requested ρ")
         return figure
 
 

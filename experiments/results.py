@@ -6,6 +6,7 @@ Nothing in it depends on when or where it was played: a second run of the same p
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,12 +83,10 @@ def table(
     Returns:
         ``[B]`` rows of `SCHEMA` in the order of ``played``.
     """
-    games, agreed, utility = played.scenarios, played.agreement, played.utilities
     ids = [
         f"{agent}|{seat.label}|{rho_text(rho)}|{opponent}|{scenario:09d}"
-        for rho, opponent, scenario in zip(requested.tolist(), opponents, games.id.tolist(), strict=True)
+        for rho, opponent, scenario in zip(requested.tolist(), opponents, played.scenarios.id.tolist(), strict=True)
     ]
-    offers, turns = _offers(played)
     columns = {
         "episode_id": ids,
         "agent": [agent] * len(ids),
@@ -95,6 +94,16 @@ def table(
         "rho_requested": _nullable(requested),
         "opponent": opponents,
         "opponent_split": splits,
+        **_game_columns(played, seat),
+    }
+    return pa.table([pa.array(columns[f.name], type=f.type) for f in SCHEMA], schema=SCHEMA)
+
+
+def _game_columns(played: Trajectories, seat: Seat) -> dict[str, Any]:
+    """The columns that follow from the games and from where the agent sat."""
+    games, agreed, utility = played.scenarios, played.agreement, played.utilities
+    offers, turns = _offers(played)
+    return {
         "scenario_id": games.id,
         "seed": games.seed,
         "starter": np.array([s.label for s in Seat], dtype=object)[games.starter],
@@ -112,7 +121,6 @@ def table(
         "offers": offers,
         "offer_turns": turns,
     }
-    return pa.table([pa.array(columns[f.name], type=f.type) for f in SCHEMA], schema=SCHEMA)
 
 
 def _nullable(values: NDArray[np.float64]) -> pa.Array:

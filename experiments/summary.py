@@ -170,7 +170,7 @@ def _measures(t: dict[str, Floats], intervals: dict[str, tuple[Floats, Floats]])
         "utility_deals": ratio(t["utility_deals"], t["agreements"]),
         "opponent_utility": ratio(t["opponent_utility"], t["n"]),
         "rho_achieved": rho,
-        "rho_achieved_sd": np.sqrt(spread * ratio(t["settled"], np.maximum(t["settled"] - 1, 1))),
+        "rho_achieved_sd": np.sqrt(spread * ratio(t["settled"], t["settled"] - 1)),
         "turns": ratio(t["turns"], t["n"]),
         "invalid_rate": ratio(t["invalid_moves"], t["moves"]),
         "invalid_games_rate": ratio(t["invalid_games"], t["n"]),
