@@ -62,9 +62,7 @@ class Trajectories:
         """``[B, 2]`` buyer's and seller's, 0 at an impasse."""
         s = self.scenarios
         scale = s.price_high - s.price_low
-        return utilities(
-            self.price, s.buyer_max, s.seller_min, scale=scale, discount=s.discount, turns=self.turns
-        )
+        return utilities(self.price, s.buyer_max, s.seller_min, scale=scale, discount=s.discount, turns=self.turns)
 
     def sides(self) -> np.ndarray:
         """``[B, T]`` whose turn each column is (`Seat`)."""
@@ -110,7 +108,9 @@ def play(scenarios: Scenarios, buyer: Policy, seller: Policy) -> Trajectories:
         raise ValueError(f"policy {buyer.name!r} cannot hold both seats in one object; make two of it")
     state = BatchState.start(scenarios)
     guarded = np.zeros(state.prices.shape, dtype=bool)
-    seats = [(seat, policy, SeatGames.of(scenarios, seat)) for seat, policy in ((Seat.BUYER, buyer), (Seat.SELLER, seller))]
+    seats = [
+        (seat, policy, SeatGames.of(scenarios, seat)) for seat, policy in ((Seat.BUYER, buyer), (Seat.SELLER, seller))
+    ]
     for _, policy, games in seats:
         policy.reset(games)
     while state.live.any():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ class Scenarios:
     def of(cls, games: Iterable[Scenario]) -> Scenarios:
         """Columns of a list of scenarios."""
         rows = list(games)
-        columns = {f.name: np.array([getattr(s, f.name) for s in rows]) for f in fields(cls)}
+        columns: dict[str, Any] = {f.name: np.array([getattr(s, f.name) for s in rows]) for f in fields(cls)}
         integers = ("max_turns", "starter", "id", "seed")
         return cls(**{k: v.astype(np.int64 if k in integers else np.float64) for k, v in columns.items()})
 

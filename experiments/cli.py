@@ -55,7 +55,9 @@ def main(settings: type[T], run: Callable[[T], Any], argv: list[str] | None = No
     except InputError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.strerror}: {error.filename}; check the path and its permissions" if error.filename else str(error))
+        fail(
+            f"{error.strerror}: {error.filename}; check the path and its permissions" if error.filename else str(error)
+        )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -63,7 +63,9 @@ def blind_rho(table: pa.Table, seed: int) -> NDArray[np.float64]:
 
     The distribution of ρ is kept, its relation to the play is cut.
     """
-    _, first, episode = np.unique(table["trajectory_id"].to_numpy(zero_copy_only=False), return_index=True, return_inverse=True)
+    _, first, episode = np.unique(
+        table["trajectory_id"].to_numpy(zero_copy_only=False), return_index=True, return_inverse=True
+    )
     rho = table["rho_train"].to_numpy()[first]
     return rho[np.random.default_rng([seed, len(rho)]).permutation(len(rho))][episode]
 
@@ -91,7 +93,9 @@ def run(settings: Settings) -> Path:
         model.save_pretrained(str(temporary))
         tokenizer.save_pretrained(str(temporary))
     console.print(f"wrote {settings.out}")
-    console.print(f"next: python -m experiments.train --model-name {settings.out} --data {settings.data} --out runs/adapter")
+    console.print(
+        f"next: python -m experiments.train --model-name {settings.out} --data {settings.data} --out runs/adapter"
+    )
     return settings.out
 
 

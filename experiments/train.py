@@ -137,7 +137,9 @@ def run(settings: Settings) -> Path:
     train(model, dataset, plan, optimizer=optimizer, first_step=first_step, on_step=on_step)
     save("final", settings.max_steps, {})
     console.print(f"wrote {out / 'final'} and {out / 'training_log.json'}")
-    console.print(f"next: python -m experiments.tournament --agents janus:{out / 'final'} --rho 0:1:0.1 --out runs/tournament")
+    console.print(
+        f"next: python -m experiments.tournament --agents janus:{out / 'final'} --rho 0:1:0.1 --out runs/tournament"
+    )
     return out / "final"
 
 

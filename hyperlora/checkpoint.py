@@ -113,7 +113,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, take an earlier one") from error
+        raise InputError(
+            f"{path} is not valid JSON ({error}); the checkpoint is damaged, take an earlier one"
+        ) from error
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
@@ -129,10 +131,14 @@ def read_state(folder: Path) -> dict[str, Tensor]:
             return torch.load(folder / PICKLE, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"weights in {folder} are damaged ({error}); take an earlier checkpoint") from error
-    raise InputError(f"no weights in {folder}: neither {WEIGHTS} nor {PICKLE}; train with `python -m experiments.train`")
+    raise InputError(
+        f"no weights in {folder}: neither {WEIGHTS} nor {PICKLE}; train with `python -m experiments.train`"
+    )
 
 
-def prepare_model(model: Any, tokenizer: Any, settings: HyperLoRASettings, prompt_format: int = 2, seed: int = 0) -> Any:
+def prepare_model(
+    model: Any, tokenizer: Any, settings: HyperLoRASettings, prompt_format: int = 2, seed: int = 0
+) -> Any:
     """Markers, their embedding rows, and a fresh adapter on a loaded base; returns ``model``."""
     new_ids = add_markers(tokenizer, prompt_format)
     options = {f.name: getattr(settings, f.name) for f in fields(settings)}
@@ -165,7 +171,7 @@ def load_hyperlora_adapter(
     tokenizer = load_tokenizer(folder)
     _check_base(model, config, spec, allow_base_mismatch)
     names = {f.name for f in fields(HyperLoRASettings)}
-    options = {k: tuple(v) if k == "target_modules" else v for k, v in config.items() if k in names}
+    options: dict[str, Any] = {k: tuple(v) if k == "target_modules" else v for k, v in config.items() if k in names}
     inject_hyperlora(model, **options)
     if config.get("token_rows"):
         first = len(tokenizer) - int(config["token_rows"])

@@ -130,11 +130,17 @@ def _tokenise(
     for prompt, target in zip(prompt_ids, target_ids, strict=True):
         room = max_length - len(target) - 1
         if room < 1:
-            raise InputError(f"max_length {max_length} leaves no room for a prompt before its {len(target) + 1} target tokens")
+            raise InputError(
+                f"max_length {max_length} leaves no room for a prompt before its {len(target) + 1} target tokens"
+            )
         rows.append(prompt[-room:] + target + end)
         prompt_lengths.append(min(len(prompt), room))
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    return np.concatenate([np.array(row, dtype=np.int32) for row in rows]), lengths, np.array(prompt_lengths, dtype=np.int64)
+    return (
+        np.concatenate([np.array(row, dtype=np.int32) for row in rows]),
+        lengths,
+        np.array(prompt_lengths, dtype=np.int64),
+    )
 
 
 def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:

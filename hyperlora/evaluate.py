@@ -16,7 +16,9 @@ BUCKETS = 10
 
 
 @torch.no_grad()
-def evaluate_loss(model: Any, dataset: NegotiationDataset, batch_size: int = 64, max_rows: int = 2048) -> dict[str, Any]:
+def evaluate_loss(
+    model: Any, dataset: NegotiationDataset, batch_size: int = 64, max_rows: int = 2048
+) -> dict[str, Any]:
     """Mean target loss of the first ``max_rows`` rows, in nats a target token.
 
     Returns:
@@ -28,7 +30,9 @@ def evaluate_loss(model: Any, dataset: NegotiationDataset, batch_size: int = 64,
     count = min(max_rows, len(dataset))
     losses, tokens = [], []
     for start in range(0, count, batch_size):
-        batch = HyperLoRACollator(dataset.pad_token_id)([dataset[i] for i in range(start, min(start + batch_size, count))])
+        batch = HyperLoRACollator(dataset.pad_token_id)(
+            [dataset[i] for i in range(start, min(start + batch_size, count))]
+        )
         loss, n = _row_losses(model, batch)
         losses.append(loss)
         tokens.append(n)

@@ -5,12 +5,16 @@ W(ρ) = W_base + (α / r) · B · diag(g(ρ)) · A     (seed report, section 1.1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "softplus": nn.functional.softplus}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "softplus": nn.functional.softplus,
+}
 
 
 class RhoHyperNet(nn.Module):
@@ -27,6 +31,8 @@ class RhoHyperNet(nn.Module):
     Raises:
         ValueError: unknown activation, or nothing to feed.
     """
+
+    frequencies: Tensor
 
     def __init__(
         self,

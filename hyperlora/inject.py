@@ -106,7 +106,15 @@ def inject_hyperlora(
     for index, layer in enumerate(layers):
         layer.index, layer.binding = index, binding
     model.hyperlora_settings = HyperLoRASettings(
-        rank, alpha, dropout, hyper_hidden, tuple(target_modules), use_fourier, fourier_freqs, include_raw, gate_activation
+        rank,
+        alpha,
+        dropout,
+        hyper_hidden,
+        tuple(target_modules),
+        use_fourier,
+        fourier_freqs,
+        include_raw,
+        gate_activation,
     )
     return model
 
@@ -162,7 +170,9 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
         raise InputError(f"adapter does not fit this model: missing {missing[:3]}, unexpected {unexpected[:3]}")
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
-            raise InputError(f"adapter does not fit: {name} is {tuple(tensor.shape)}, model has {tuple(own[name].shape)}")
+            raise InputError(
+                f"adapter does not fit: {name} is {tuple(tensor.shape)}, model has {tuple(own[name].shape)}"
+            )
     with torch.no_grad():
         for name, tensor in state.items():
             own[name].copy_(tensor)

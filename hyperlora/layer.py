@@ -32,8 +32,8 @@ class HyperLoRALinear(nn.Module):
         self.base_layer, self.hyper_net = base_layer, hyper_net
         self.rank, self.alpha, self.dropout = rank, alpha, dropout
         device = next(base_layer.parameters()).device
-        self.lora_A = nn.Parameter(torch.empty(rank, base_layer.in_features, device=device))  # type: ignore[arg-type]
-        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, rank, device=device))  # type: ignore[arg-type]
+        self.lora_A = nn.Parameter(torch.empty(rank, int(base_layer.in_features), device=device))  # type: ignore[arg-type]
+        self.lora_B = nn.Parameter(torch.zeros(int(base_layer.out_features), rank, device=device))  # type: ignore[arg-type]
         self.index = -1
         self.binding: RhoBinding | None = None
 

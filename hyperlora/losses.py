@@ -11,7 +11,9 @@ from torch import Tensor
 IGNORE = -100
 
 
-def target_loss(model: Any, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def target_loss(
+    model: Any, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Causal LM loss over the labelled tokens, with logits computed at those positions only.
 
     Args:

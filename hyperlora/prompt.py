@@ -104,8 +104,7 @@ def build_history_str(
         The text and the number of slots that hold an offer.
     """
     entries = [
-        f"{role}:{normalize_price(price, low, high):.4f}"
-        for role, price in list(zip(roles, prices, strict=True))[-k:]
+        f"{role}:{normalize_price(price, low, high):.4f}" for role, price in list(zip(roles, prices, strict=True))[-k:]
     ]
     return " ".join([PADDING[prompt_format]] * (k - len(entries)) + entries), len(entries)
 

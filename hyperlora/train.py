@@ -127,7 +127,9 @@ def train(
             torch.manual_seed(_mix(settings.seed, step))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, settings)
-            batches = [_batch(dataset, sampler, step * settings.grad_accum + i, device) for i in range(settings.grad_accum)]
+            batches = [
+                _batch(dataset, sampler, step * settings.grad_accum + i, device) for i in range(settings.grad_accum)
+            ]
             losses = _backward(model, batches, settings, step)
             grad_norm = nn.utils.clip_grad_norm_(trainable, settings.clip)
             optimizer.step()

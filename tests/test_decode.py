@@ -60,7 +60,11 @@ def brute_force(model, tokenizer, prompt, rho, digits=2):
         p = torch.softmax(torch.stack([scores[t] for _, t in legal]), dim=0).tolist()
         if node == ROOT:
             accept = p[grammar.accept]
-            offers = [(c, t, q / (1 - accept)) for i, ((c, t), q) in enumerate(zip(legal, p, strict=True)) if i != grammar.accept]
+            offers = [
+                (c, t, q / (1 - accept))
+                for i, ((c, t), q) in enumerate(zip(legal, p, strict=True))
+                if i != grammar.accept
+            ]
             return accept, sum(walk(c, [t], q, 0)[1] for c, t, q in offers)
         if grammar.low[node] == grammar.high[node] or depth == digits:
             return 0.0, probability * middle[node]
@@ -125,8 +129,12 @@ def test_batched_padded_and_permuted_equal_alone(model, tokenizer, mode):
 def test_sampling_follows_the_distribution(model, tokenizer):
     prompt, n = prompts(tokenizer, 3)[2], 4000
     uniforms = np.random.default_rng(0).random((n, 32))
-    drawn = Scorer(model, tokenizer, "sample", batch_size=1000).decide([prompt] * n, np.full(n, 0.3), np.ones(n, dtype=bool), uniforms)
-    exact = Scorer(model, tokenizer, "mean", levels=2, width=100).decide([prompt], np.array([0.3]), np.ones(1, dtype=bool))
+    drawn = Scorer(model, tokenizer, "sample", batch_size=1000).decide(
+        [prompt] * n, np.full(n, 0.3), np.ones(n, dtype=bool), uniforms
+    )
+    exact = Scorer(model, tokenizer, "mean", levels=2, width=100).decide(
+        [prompt], np.array([0.3]), np.ones(1, dtype=bool)
+    )
     assert abs(drawn.accept.mean() - exact.accept_probability[0]) < 4 * 0.5 / np.sqrt(n)
     assert abs(drawn.price.mean() - exact.price[0]) < 4 * drawn.price.std() / np.sqrt(n) + 1e-3
 
@@ -141,7 +149,9 @@ def test_narrow_beam_reports_what_it_covers(model, tokenizer):
 
 
 def test_accept_is_impossible_where_nothing_stands(model, tokenizer):
-    decided = Scorer(model, tokenizer, "mean").decide(prompts(tokenizer, 2), np.array([0.1, 0.9]), np.array([False, True]))
+    decided = Scorer(model, tokenizer, "mean").decide(
+        prompts(tokenizer, 2), np.array([0.1, 0.9]), np.array([False, True])
+    )
     assert decided.accept_probability[0] == 0.0
     assert decided.accept_probability[1] > 0.0
     assert not decided.accept[0]
@@ -156,7 +166,9 @@ def test_shared_tokens_can_be_left_early(model, tokenizer):
         token = np.full((2, 1), 20)
         after = tree.feed(token, np.zeros((2, 1), dtype=np.int64), shared_used=np.zeros(2, dtype=np.int64))
         plain = [model(torch.tensor([[*p, 20]])).logits[0, -1] for p in ids]
-        used = PromptTree(model, ids, grammar.forced, tokenizer.pad_token_id).feed(token, np.zeros((2, 1), dtype=np.int64))
+        used = PromptTree(model, ids, grammar.forced, tokenizer.pad_token_id).feed(
+            token, np.zeros((2, 1), dtype=np.int64)
+        )
     torch.testing.assert_close(after[:, 0], torch.stack(plain), atol=2e-5, rtol=1e-4)
     assert (used[:, 0] - after[:, 0]).abs().max() > 1e-3
 

@@ -109,7 +109,9 @@ def test_gates_equal_to_one_make_a_plain_peft_lora():
         with torch.no_grad():
             layer.hyper_net.net[4].weight.zero_()
             layer.hyper_net.net[4].bias.fill_(40.0)
-    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(model.hyperlora_settings.target_modules), lora_dropout=0.0)
+    config = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=list(model.hyperlora_settings.target_modules), lora_dropout=0.0
+    )
     plain = peft.get_peft_model(copy.deepcopy(base), config)
     with torch.no_grad():
         for name, layer in adapter_modules(model):
@@ -181,7 +183,9 @@ def test_separation_loss_is_the_formula_and_pushes_gates_apart():
     distance = sum((n(kept) - n(kept[permutation])).square().sum(1).mean() for n in nets) / len(nets)
     weight = (kept - kept[permutation]).abs().clamp(max=1).mean()
     torch.testing.assert_close(value, -distance * weight)
-    with_failure = compute_gate_separation_loss(model, rho, exclude_failures=False, generator=torch.Generator().manual_seed(3))
+    with_failure = compute_gate_separation_loss(
+        model, rho, exclude_failures=False, generator=torch.Generator().manual_seed(3)
+    )
     assert not torch.equal(with_failure, value)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.001)
     for _ in range(150):
@@ -206,7 +210,9 @@ def test_smoothness_loss_is_the_squared_rate_of_change():
     torch.testing.assert_close(value, torch.stack(slopes).mean(), atol=1e-6, rtol=2e-2)
     assert value > 0
     value.backward()
-    assert any(p.grad is not None and p.grad.abs().max() > 0 for n, p in adapter_parameters(model).items() if "hyper_net" in n)
+    assert any(
+        p.grad is not None and p.grad.abs().max() > 0 for n, p in adapter_parameters(model).items() if "hyper_net" in n
+    )
 
 
 def test_current_rho_is_the_same_path():

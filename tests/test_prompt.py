@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hyperlora import SPECIAL_TOKENS, build_history_str, build_nano_tokenizer, build_prompt, format_rho_text, normalize_price
+from hyperlora import (
+    SPECIAL_TOKENS,
+    build_history_str,
+    build_nano_tokenizer,
+    build_prompt,
+    format_rho_text,
+    normalize_price,
+)
 from hyperlora.prompt import SPECIAL_TOKENS_V1, build_target, decision_prompt, markers
 from hyperlora.tokens import add_markers, encode, tokenizer_digest
 
@@ -70,7 +77,10 @@ def test_format_1_is_the_older_report():
 
 
 def test_only_the_last_k_offers_are_kept():
-    assert build_history_str(["buyer", "seller", "buyer"], [1.0, 2.0, 3.0], 0.0, 10.0, 2) == ("seller:0.2000 buyer:0.3000", 2)
+    assert build_history_str(["buyer", "seller", "buyer"], [1.0, 2.0, 3.0], 0.0, 10.0, 2) == (
+        "seller:0.2000 buyer:0.3000",
+        2,
+    )
 
 
 def test_decision_prompt_normalises_and_fills():
@@ -102,7 +112,9 @@ def test_markers_of_both_formats():
         markers(3)
 
 
-@pytest.mark.parametrize("text", [SUCCESS, FAILURE, FORMAT_1, "ACCEPT", "OFFER 0.4123", "OFFER 1.0000", "Hello, world! 42\n"])
+@pytest.mark.parametrize(
+    "text", [SUCCESS, FAILURE, FORMAT_1, "ACCEPT", "OFFER 0.4123", "OFFER 1.0000", "Hello, world! 42\n"]
+)
 def test_nano_tokenizer_spells_everything_back(text):
     tokenizer = build_nano_tokenizer()
     ids = encode(tokenizer, [text])[0]

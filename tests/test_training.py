@@ -38,7 +38,17 @@ def data(steps, tmp_path_factory):
 def base(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "nano"
     return pretrain.run(
-        pretrain.Settings(data=data, out=folder, hidden=32, layers=2, heads=2, intermediate=48, max_steps=20, batch_size=16, quiet=True)
+        pretrain.Settings(
+            data=data,
+            out=folder,
+            hidden=32,
+            layers=2,
+            heads=2,
+            intermediate=48,
+            max_steps=20,
+            batch_size=16,
+            quiet=True,
+        )
     )
 
 
@@ -132,7 +142,9 @@ def test_accumulation_equals_one_large_batch(steps):
 
         original, module.StepSampler = module.StepSampler, Order
         try:
-            plan = TrainSettings(max_steps=1, batch_size=batch_size, grad_accum=accum, lr=1e-2, warmup_steps=1, weight_decay=0.0)
+            plan = TrainSettings(
+                max_steps=1, batch_size=batch_size, grad_accum=accum, lr=1e-2, warmup_steps=1, weight_decay=0.0
+            )
             train(model, dataset, plan, on_step=lambda r, seen=seen: seen.update(loss=r.loss, norm=r.grad_norm))
         finally:
             module.StepSampler = original
@@ -143,8 +155,8 @@ def test_accumulation_equals_one_large_batch(steps):
 def test_training_lowers_the_loss(data, base, tmp_path):
     train_command.run(settings(data, base, tmp_path, max_steps=30, eval_every=30, save_every=0))
     log = json.loads((tmp_path / "training_log.json").read_text())
-    from hyperlora.evaluate import evaluate_loss
     from hyperlora.data import read_steps
+    from hyperlora.evaluate import evaluate_loss
 
     model, tokenizer = load_base(str(base))
     before = evaluate_loss(model, NegotiationDataset(read_steps(data, "eval"), tokenizer))
@@ -178,7 +190,17 @@ def test_checkpoint_round_trip_and_pickle(data, base, tmp_path):
 def test_another_base_is_refused(data, base, tmp_path):
     final = train_command.run(settings(data, base, tmp_path / "a", max_steps=1))
     other = pretrain.run(
-        pretrain.Settings(data=data, out=tmp_path / "other", hidden=32, layers=2, heads=2, intermediate=48, max_steps=1, seed=9, quiet=True)
+        pretrain.Settings(
+            data=data,
+            out=tmp_path / "other",
+            hidden=32,
+            layers=2,
+            heads=2,
+            intermediate=48,
+            max_steps=1,
+            seed=9,
+            quiet=True,
+        )
     )
     assert base_digest(load_base(str(base))[0]) != base_digest(load_base(str(other))[0])
     with pytest.raises(InputError, match="trained on"):

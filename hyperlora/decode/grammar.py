@@ -51,7 +51,7 @@ class Grammar:
 
     def is_leaf(self, nodes: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Where an answer is complete."""
-        return (self.child[nodes] < 0).all(axis=-1)
+        return np.asarray((self.child[nodes] < 0).all(axis=-1))
 
 
 @dataclass(slots=True)

@@ -105,7 +105,9 @@ class Scorer:
         if self.mode == "mean":
             price, covered = expected_price(tree, grammar, self.levels, self.width)
         else:
-            price = chosen_price(tree, grammar, uniforms[:, 1:] if self.mode == "sample" and uniforms is not None else None)
+            price = chosen_price(
+                tree, grammar, uniforms[:, 1:] if self.mode == "sample" and uniforms is not None else None
+            )
         if self.mode == "sample" and uniforms is not None:
             accept = uniforms[:, 0] < accept_probability
         else:
