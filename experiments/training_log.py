@@ -29,11 +29,13 @@ class TrainingLog:
     def __init__(self, console: Console, total: int, every: int = 100) -> None:
         self.console, self.total, self.every = console, total, every
         self.entries: list[dict[str, Any]] = []
+        self.losses: list[float] = []
         self._window: deque[float] = deque(maxlen=WINDOW)
         self._first: tuple[int, float] | None = None
 
     def __call__(self, report: StepReport) -> None:
         """Take one step's report."""
+        self.losses.append(round(report.loss, 6))
         self._window.append(report.loss)
         now = time.monotonic()
         if self._first is None:
@@ -65,7 +67,8 @@ class TrainingLog:
         )
 
     def write(self, path: Path, **more: Any) -> None:
-        """``training_log.json``: all entries, the last one as ``final``."""
+        """``training_log.json``: all entries, the last one as ``final``, and the loss of every step of this run."""
         with replacing(path) as temporary:
-            content = {**more, "checkpoints": self.entries, "final": self.entries[-1] if self.entries else None}
+            final = self.entries[-1] if self.entries else None
+            content = {**more, "checkpoints": self.entries, "final": final, "losses": self.losses}
             temporary.write_text(json.dumps(content, indent=2) + "\n")

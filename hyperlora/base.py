@@ -150,10 +150,7 @@ def base_digest(model: Any) -> str:
 
     It is the same in every precision of one checkpoint (4-bit loading leaves embeddings alone), and takes milliseconds.
     """
-    from .token_rows import TokenRows
-
-    embedding: Any = model.get_input_embeddings()
-    table: Tensor = (embedding.base if isinstance(embedding, TokenRows) else embedding).weight.detach()
+    table: Tensor = model.get_input_embeddings().weight.detach()
     flat = table.reshape(-1)
     sample = flat[:: max(1, flat.numel() // 4096)][:4096].to("cpu", torch.bfloat16)
     names = (

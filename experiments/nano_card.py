@@ -1,0 +1,27 @@
+"""The model card of janus-nano."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def nano_card(settings: dict[str, Any]) -> str:
+    """Markdown text of the card of a run of `experiments.pipeline` with these settings."""
+    command = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in settings.items() if k in ("seed", "scenario", "episodes"))
+    return f"""# janus-nano
+
+A small Qwen2-architecture language model (`base/`, digit-level tokenizer) and a HyperLoRA adapter (`adapter/`) that
+turns its bargaining posture by a number ρ in [0, 1]: 0 asks for the buyer's best price, 1 for the seller's.
+
+- **Base**: pretrained from nothing on {settings["episodes"]:,} games between scripted strategies, with the ρ of every
+  prompt taken from another game, so that it cannot know what ρ means ({settings["base_steps"]:,} steps of
+  {settings["batch_size"]} decisions).
+- **Adapter**: rank 16, trained on the same games with the ρ that each game reached ({settings["adapter_steps"]:,} steps).
+- **Games**: preset `{settings["scenario"]}`, random pairs of the strategies registered as `train`, both starters.
+- **Use**: `python -m experiments.tournament --agents janus-nano --scenario {settings["scenario"]}`. Decode with `mean`.
+- **Limits**: it knows the price range, the 20 turns and the opponents of its preset, and nothing else. Where the ZOPA is
+  not the 500 of the preset `paper` its dial is compressed. A request against its own interest is met only as far as
+  opponents allow.
+- **Re-create**: `python -m experiments.pipeline {command} --out DIR`. The result depends on the number of threads in its
+  last bits.
+"""

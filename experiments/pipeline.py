@@ -1,0 +1,141 @@
+"""Re-create janus-nano from nothing: ``python -m experiments.pipeline --out DIR``.
+
+The seed's pipeline (section 9), every stage the command of the same name: episodes → JSONL → Parquet → ρ-blind base →
+HyperLoRA → checkpoint → tournament. A stage whose result is complete is skipped, so an interrupted run continues. The
+result, ``DIR/janus-nano``, holds ``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped
+weights are this command's, with its defaults.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from rich.console import Console
+
+from bargain_env.errors import InputError
+from bargain_env.files import replacing, replacing_folder
+from experiments import cli, collect, prepare, pretrain, tournament, train
+from experiments.nano_card import nano_card
+from hyperlora.checkpoint import CONFIG
+
+SETTINGS = "pipeline.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Re-create janus-nano from nothing."""
+
+    out: Path
+    """Folder for data, checkpoints, the model and its tournament."""
+    seed: int = 0
+    """Of the games, the initial weights and the training order."""
+    scenario: str = "paper"
+    """Where the training games come from: paper, hidden or no_deal."""
+    episodes: int = 16_000
+    """Training games."""
+    base_steps: int = 2_500
+    """Optimizer steps of the base, on rho-blind play."""
+    adapter_steps: int = 3_500
+    """Optimizer steps of the adapter."""
+    batch_size: int = 64
+    """Rows a step, in both."""
+    games: int = 40
+    """Games a cell of the closing tournament; 0 for none."""
+    threads: int = 2
+    """CPU threads; the weights depend on it in their last bits."""
+    quiet: bool = False
+    """No output."""
+
+
+def run(settings: Settings) -> Path:
+    """Every stage in order; returns the folder of the model.
+
+    Raises:
+        InputError: the folder holds a run with other settings.
+    """
+    console, out = cli.console(settings.quiet), cli.output_folder(settings.out)
+    _claim(settings)
+    torch.set_num_threads(settings.threads)
+    raw, ready, model = out / "raw", out / "ready", out / "janus-nano"
+    held_back = settings.seed + 1_000_000  # training games never share a seed with tournaments of small seeds
+    stages: list[tuple[str, Path, Callable[[], object]]] = [
+        ("collect", raw / "manifest.json", lambda: collect.run(
+            collect.Settings(settings.episodes, held_back, settings.scenario, out=raw, format="jsonl", quiet=True))),
+        ("prepare", ready / "manifest.json", lambda: prepare.run(
+            prepare.Settings(raw / "episodes.jsonl", ready, seed=settings.seed, quiet=True))),
+        ("pretrain", model / "base" / "config.json", lambda: pretrain.run(
+            pretrain.Settings(ready, model / "base", max_steps=settings.base_steps, batch_size=settings.batch_size,
+                              seed=settings.seed, quiet=settings.quiet))),
+        ("train", out / "train" / "final" / CONFIG, lambda: train.run(_adapter(settings, ready, model / "base"))),
+        ("publish", model / "adapter" / CONFIG, lambda: publish(out / "train" / "final", model, settings)),
+        ("tournament", out / "tournament" / "summary.json", lambda: tournament.run(
+            tournament.Settings(f"janus:{model}", games=settings.games, scenario=settings.scenario,
+                                out=out / "tournament", threads=settings.threads, quiet=settings.quiet))),
+    ]  # fmt: skip
+    for name, product, stage in stages[: None if settings.games else -1]:
+        _run_stage(console, name, product, stage)
+    console.print(f"wrote {model} and {out / 'tournament' / 'report.html'}")
+    console.print(f"next: python -m experiments.tournament --agents janus:{model} --scenario {settings.scenario}")
+    return model
+
+
+def _claim(settings: Settings) -> None:
+    """Write the settings down, or refuse to mix two runs in one folder."""
+    path = settings.out / SETTINGS
+    mine = {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "quiet")}
+    if path.is_file() and json.loads(path.read_text()) != mine:
+        raise InputError(f"{settings.out} holds a run with other settings ({SETTINGS}); choose another --out")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(mine, indent=2) + "\n")
+
+
+def _run_stage(console: Console, name: str, product: Path, stage: Callable[[], object]) -> None:
+    if product.is_file():
+        console.print(f"{name}: done before ({product})")
+        return
+    console.print(f"{name} …")
+    started = time.monotonic()
+    stage()
+    console.print(f"{name}: {(time.monotonic() - started) / 60:.1f} min")
+
+
+def _adapter(settings: Settings, data: Path, base: Path) -> train.Settings:
+    return train.Settings(
+        data,
+        settings.out / "train",
+        model_name=str(base),
+        dropout=0.0,
+        batch_size=settings.batch_size,
+        grad_accum=1,
+        lr=2e-3,
+        warmup_steps=100,
+        max_steps=settings.adapter_steps,
+        schedule="cosine",
+        save_every=0,
+        seed=settings.seed,
+        quiet=settings.quiet,
+    )
+
+
+def publish(final: Path, model: Path, settings: Settings) -> None:
+    """Put the adapter beside its base, naming it relatively, with a model card."""
+    with replacing_folder(model / "adapter") as temporary:
+        shutil.copytree(final, temporary, dirs_exist_ok=True)
+        config = json.loads((temporary / CONFIG).read_text())
+        (temporary / CONFIG).write_text(json.dumps({**config, "base_model": "../base"}, indent=2) + "\n")
+        (temporary / "README.md").write_text(nano_card(asdict(settings)))
+
+
+if __name__ == "__main__":
+    cli.main(Settings, run)
