@@ -32,11 +32,12 @@ from bargain_env import PRESETS, MoveKind, Policy, RoutedPolicy, Trajectories, r
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import replacing, sha256
 from bargain_env.rng import Stream
-from experiments import cli, records
-from experiments.dataset_writer import DatasetWriter
-from experiments.game_rows import rows_of_games
-from experiments.parquet_stream import ParquetStream
-from experiments.step_rows import StepRows, episodes_table, steps_table
+from experiments import cli
+from experiments.corpus import records
+from experiments.corpus.dataset_writer import DatasetWriter
+from experiments.corpus.game_rows import rows_of_games
+from experiments.corpus.parquet_stream import ParquetStream
+from experiments.corpus.step_rows import StepRows, episodes_table, steps_table
 
 _PLAIN_LINE_EVERY = 10.0
 """Seconds between lines of progress where there is no terminal for a bar."""

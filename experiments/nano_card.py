@@ -7,7 +7,9 @@ from typing import Any
 
 def nano_card(settings: dict[str, Any]) -> str:
     """Markdown text of the card of a run of `experiments.pipeline` with these settings."""
-    command = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in settings.items() if k in ("seed", "scenario", "episodes"))
+    command = " ".join(
+        f"--{k.replace('_', '-')} {v}" for k, v in settings.items() if k in ("seed", "scenario", "episodes")
+    )
     return f"""# janus-nano
 
 A small Qwen2-architecture language model (`base/`, digit-level tokenizer) and a HyperLoRA adapter (`adapter/`) that

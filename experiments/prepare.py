@@ -29,11 +29,12 @@ from rich.console import Console
 from bargain_env import IMPASSE_RHO
 from bargain_env.errors import InputError
 from bargain_env.files import replacing, sha256
-from experiments import cli, records, splits
-from experiments.corpus_read import read_corpus
-from experiments.corpus_repair import Problem, sound_rows
-from experiments.parquet_stream import ParquetStream
-from experiments.step_rows import StepRows, episodes_table, steps_table
+from experiments import cli
+from experiments.corpus import records, splits
+from experiments.corpus.parquet_stream import ParquetStream
+from experiments.corpus.reading import read_corpus
+from experiments.corpus.repair import Problem, sound_rows
+from experiments.corpus.step_rows import StepRows, episodes_table, steps_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,13 @@ import pyarrow as pa
 import tyro
 
 from bargain_env.files import replacing
-from experiments import cli, results, summary, transcripts
-from experiments.charts import calibration_chart, svg, tradeoff_chart
-from experiments.concession import concession_chart
-from experiments.heatmaps import dial_heatmap, payoff_heatmap
-from experiments.report_page import figure, folded, page, table, tiles
+from experiments import cli
+from experiments.match import results
+from experiments.reporting import summary, transcripts
+from experiments.reporting.charts import calibration_chart, svg, tradeoff_chart
+from experiments.reporting.concession import concession_chart
+from experiments.reporting.heatmaps import dial_heatmap, payoff_heatmap
+from experiments.reporting.page import figure, folded, page, table, tiles
 
 REPORT = "report.html"
 Document = Mapping[str, Any]

@@ -22,8 +22,10 @@ import tyro
 
 from bargain_env import DEFAULT_PRESET, PRESETS, Seat
 from bargain_env.errors import InputError, unknown
-from experiments import arena, cli, contestants, report, results, summary
-from experiments.live import Scoreboard
+from experiments import cli, report
+from experiments.match import arena, contestants, results
+from experiments.match.live import Scoreboard
+from experiments.reporting import summary
 
 PLAIN_WIDTH = 120
 """Columns of a table where there is no terminal to fit into."""

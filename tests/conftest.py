@@ -8,8 +8,8 @@ import pytest
 
 import agents
 from bargain_env import RoutedPolicy, play, rng, sample
-from experiments.game_rows import rows_of_games
-from experiments.step_rows import steps_table
+from experiments.corpus.game_rows import rows_of_games
+from experiments.corpus.step_rows import steps_table
 
 
 @pytest.fixture(scope="session")

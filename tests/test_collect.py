@@ -12,10 +12,11 @@ import pytest
 import agents
 from bargain_env import MoveKind, Moves, Seat, play, sample
 from bargain_env.errors import InputError
-from experiments import collect, records
-from experiments.dataset_writer import DatasetWriter
-from experiments.game_rows import rows_of_games
-from experiments.step_rows import steps_table
+from experiments import collect
+from experiments.corpus import records
+from experiments.corpus.dataset_writer import DatasetWriter
+from experiments.corpus.game_rows import rows_of_games
+from experiments.corpus.step_rows import steps_table
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bargain_env.errors import InputError
-from experiments import collect, prepare, splits
-from experiments.corpus_check import STRUCTURE
+from experiments import collect, prepare
+from experiments.corpus import splits
+from experiments.corpus.checks import STRUCTURE
 
 
 def run(source, out, **options):

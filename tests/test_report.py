@@ -11,8 +11,10 @@ import agents
 from agents import registry
 from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError
-from experiments import arena, charts, concession, heatmaps, report, results, summary, transcripts
-from experiments.contestants import script
+from experiments import report
+from experiments.match import arena, results
+from experiments.match.contestants import script
+from experiments.reporting import charts, concession, heatmaps, summary, transcripts
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
-"""`experiments.statistics` against scipy, closed forms and coverage."""
+"""`experiments.reporting.statistics` against scipy, closed forms and coverage."""
 
 import math
 
 import numpy as np
 import pytest
 
-from experiments import statistics
+from experiments.reporting import statistics
 
 
 @pytest.fixture

@@ -16,8 +16,10 @@ import agents
 from agents import registry
 from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError
-from experiments import arena, cli, contestants, results, summary, tournament
-from experiments.contestants import script
+from experiments import cli, tournament
+from experiments.match import arena, contestants, results
+from experiments.match.contestants import script
+from experiments.reporting import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 RHO = (0.0, 0.25, 0.5, 0.75, 1.0)

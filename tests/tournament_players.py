@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from bargain_env import Moves, Seat
-from experiments.contestants import Contestant
+from experiments.match.contestants import Contestant
 
 
 class Dial:

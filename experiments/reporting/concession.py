@@ -13,8 +13,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments.match.results import rho_text
+
 from .charts import INK, new_figure, style
-from .results import rho_text
 
 Floats = NDArray[np.float64]
 

@@ -11,8 +11,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments.match.results import rho_text
+
 from .charts import FAINT, INK, new_figure, short, style
-from .results import rho_text
 
 Row = Mapping[str, Any]
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .corpus_read import Corpus
+from .reading import Corpus
 from .step_rows import ROLES, StepRows, history
 
 Mask = NDArray[np.bool_]

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .corpus_check import MERGED, Finding, check_labels, check_structure, find_merged
-from .corpus_link import REPEATED, UNLINKED, link
-from .corpus_read import Corpus
+from .checks import MERGED, Finding, check_labels, check_structure, find_merged
+from .linking import REPEATED, UNLINKED, link
+from .reading import Corpus
 from .step_rows import StepRows
 
 Mask = NDArray[np.bool_]

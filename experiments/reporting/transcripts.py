@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .results import rho_text
+from experiments.match.results import rho_text
 
 Game = dict[str, Any]
 WIDTH, HEIGHT, MARGIN = 320, 132, 12

@@ -1,7 +1,7 @@
 """Reading decisions back from files that may be anybody's: logs, tables, or a folder of them.
 
 Whatever the file, the result is a `Corpus`: the decisions as `StepRows`, grouped by trajectory id as the file has them
-(whether an id is one episode is for `experiments.corpus_check` to say), and beside them the labels that the file
+(whether an id is one episode is for `experiments.corpus.checks` to say), and beside them the labels that the file
 claims.
 """
 
@@ -19,7 +19,7 @@ from bargain_env import Seat
 from bargain_env.errors import InputError
 
 from . import records
-from .corpus_jsonl import read_jsonl
+from .jsonl import read_jsonl
 from .step_rows import StepRows
 
 OPTIONAL = ("turns_remaining", "strategy", "opponent_strategy", "starter", "zopa_low", "zopa_high", "seed", "split")

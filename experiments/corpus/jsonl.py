@@ -1,4 +1,4 @@
-"""Reading the seed's log of decisions (`experiments.dataset_writer`) as a table."""
+"""Reading the seed's log of decisions (`experiments.corpus.dataset_writer`) as a table."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
+from experiments.match.results import SCHEMA_VERSION
 
 from . import statistics
 from .calibration import calibrations
-from .results import SCHEMA_VERSION
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -85,7 +85,7 @@ def summarise(episodes: pa.Table, settings: Mapping[str, Any]) -> dict[str, Any]
     """The document that ``summary.json`` holds.
 
     Args:
-        episodes: as `experiments.results` describes.
+        episodes: as `experiments.match.results` describes.
         settings: what was asked for; ``agents`` and ``opponents`` fix the order of rows, ``seed`` the resampling,
             ``controls`` names the agents that are controls.
     """

@@ -1,0 +1,1 @@
+"""From recorded games to figures: statistics, the summary, charts and the report page."""
