@@ -44,11 +44,11 @@ class Settings:
     """Where the training games come from: paper, hidden or no_deal."""
     episodes: int = 16_000
     """Training games."""
-    base_steps: int = 2_500
+    base_steps: int = 8_000
     """Optimizer steps of the base, on rho-blind play."""
-    adapter_steps: int = 3_500
+    adapter_steps: int = 10_000
     """Optimizer steps of the adapter."""
-    batch_size: int = 64
+    batch_size: int = 16
     """Rows a step, in both."""
     games: int = 40
     """Games a cell of the closing tournament; 0 for none."""
@@ -119,6 +119,8 @@ def _adapter(settings: Settings, data: Path, base: Path) -> train.Settings:
         batch_size=settings.batch_size,
         grad_accum=1,
         lr=2e-3,
+        beta2=0.95,
+        decimal_weights=(1.0, 1.0, 0.3, 0.1),
         warmup_steps=100,
         max_steps=settings.adapter_steps,
         schedule="cosine",

@@ -44,14 +44,18 @@ class Settings:
     """Attention heads."""
     intermediate: int = 256
     """Width of the MLP."""
-    max_steps: int = 2_500
+    max_steps: int = 8_000
     """Optimizer steps."""
-    batch_size: int = 64
+    batch_size: int = 16
     """Rows a step."""
-    lr: float = 3e-3
+    lr: float = 2e-3
     """Peak learning rate."""
     warmup_steps: int = 100
     """Linear warm-up."""
+    prompt_weight: float = 0.05
+    """Weight of the loss on a prompt token; a target token weighs 1."""
+    decimal_weights: tuple[float, float, float, float] = (1.0, 1.0, 0.3, 0.1)
+    """Weight of the loss on each decimal of a price."""
     seed: int = 0
     """Of initial weights, row order and the shuffled rho."""
     quiet: bool = False
@@ -76,7 +80,13 @@ def run(settings: Settings) -> Path:
     cli.output_folder(settings.out.parent)
     tokenizer: Any = build_nano_tokenizer()
     table = read_steps(settings.data, "train")
-    dataset = NegotiationDataset(table, tokenizer, rho=blind_rho(table, settings.seed))
+    dataset = NegotiationDataset(
+        table,
+        tokenizer,
+        decimal_weights=settings.decimal_weights,
+        prompt_weight=settings.prompt_weight,
+        rho=blind_rho(table, settings.seed),
+    )
     model = nano_model(settings.hidden, settings.layers, settings.heads, settings.intermediate, settings.seed)
     console.print(f"{len(dataset)} decisions, {sum(p.numel() for p in model.parameters()):,} parameters")
     plan = TrainSettings(
@@ -84,6 +94,7 @@ def run(settings: Settings) -> Path:
         batch_size=settings.batch_size,
         grad_accum=1,
         lr=settings.lr,
+        beta2=0.95,
         warmup_steps=settings.warmup_steps,
         schedule="cosine",
         seed=settings.seed,

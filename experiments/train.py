@@ -56,6 +56,8 @@ class Settings:
     """How many frequencies."""
     k_history: int = 8
     """History slots of the prompt."""
+    decimal_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    """Weight of the loss on each decimal of a price."""
     prompt_format: int = 2
     """Prompt format: 2, or the older 1."""
     max_length: int = 1024
@@ -66,6 +68,8 @@ class Settings:
     """Micro-batches a step."""
     lr: float = 2e-4
     """Peak learning rate."""
+    beta2: float = 0.999
+    """Decay of AdamW's second moment."""
     warmup_steps: int = 500
     """Linear warm-up."""
     max_steps: int = 20_000
@@ -100,7 +104,9 @@ def run(settings: Settings) -> Path:
     plan = _plan(settings)
     table = read_steps(settings.data, "train")
     model, tokenizer, first_step = _model(settings)
-    dataset = NegotiationDataset(table, tokenizer, settings.k_history, settings.max_length, settings.prompt_format)
+    dataset = NegotiationDataset(
+        table, tokenizer, settings.k_history, settings.max_length, settings.prompt_format, settings.decimal_weights
+    )
     held_out = _eval_set(settings, tokenizer)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     console.print(

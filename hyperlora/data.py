@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ class NegotiationDataset(Dataset):
         k_history: history slots.
         max_length: longest sequence; a longer prompt loses tokens at its front, the target never does.
         prompt_format: 1 or 2.
+        decimal_weights: weight of the loss on each decimal of a price. The last ones are mostly noise: prices of the
+            games that people train on are known to a share of the range, not to 1e-4 of it.
+        prompt_weight: weight of the loss on each prompt token; above 0 only to pretrain a base, which learns to read
+            numbers sooner when it must also predict the offers in its history.
         rho: ``[N]`` labels that replace ``rho_train`` (for ρ-blind pretraining and ablations).
 
     Raises:
@@ -83,6 +88,8 @@ class NegotiationDataset(Dataset):
         k_history: int = K_HISTORY,
         max_length: int = 1024,
         prompt_format: int = 2,
+        decimal_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        prompt_weight: float = 0.0,
         rho: NDArray[np.float64] | None = None,
     ) -> None:
         table = table if isinstance(table, pa.Table) else read_steps(Path(table))
@@ -102,31 +109,43 @@ class NegotiationDataset(Dataset):
         self.ids: NDArray[np.int32] = np.concatenate([c[0] for c in chunks])
         self.lengths: NDArray[np.int64] = np.concatenate([c[1] for c in chunks])
         self.prompt_lengths: NDArray[np.int64] = np.concatenate([c[2] for c in chunks])
+        self.places: NDArray[np.int8] = np.concatenate([c[3] for c in chunks])
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        self._weight_of_place = np.array([1.0, *decimal_weights], dtype=np.float32)
+        self._prompt_weight = prompt_weight
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, row: int) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and ``labels`` ``[S]`` (-100 over the prompt), ``rho`` ``[1]``."""
-        ids = torch.from_numpy(self.ids[self.offsets[row] : self.offsets[row + 1]].astype(np.int64))
-        labels = ids.clone()
-        labels[: self.prompt_lengths[row]] = IGNORE
+        """``input_ids``, ``attention_mask``, ``labels`` (-100 over the prompt), ``weights`` ``[S]``, and ``rho`` ``[1]``."""
+        here, prompt = slice(self.offsets[row], self.offsets[row + 1]), self.prompt_lengths[row]
+        ids = torch.from_numpy(self.ids[here].astype(np.int64))
+        labels, weights = ids.clone(), torch.from_numpy(self._weight_of_place[self.places[here]])
+        weights[:prompt] = self._prompt_weight
+        if not self._prompt_weight:
+            labels[:prompt] = IGNORE
         return {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
             "labels": labels,
+            "weights": weights,
             "rho": torch.tensor([float(self.rho[row])]),
         }
 
 
+Chunk = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int8]]
+
+
 def _tokenise(
     table: pa.Table, rho: NDArray[np.float32], tokenizer: Any, k: int, max_length: int, prompt_format: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+) -> Chunk:
+    """Flat ids, length and prompt length of each row, and the decimal place of each token."""
     prompts, targets = _texts(table, rho, k, prompt_format)
     prompt_ids, target_ids = encode(tokenizer, prompts), encode(tokenizer, targets)
     end = [int(tokenizer.eos_token_id)]
-    rows, prompt_lengths = [], []
+    rows, prompt_lengths, places = [], [], []
+    spelled = {tuple(ids): decimal_places(tokenizer, ids) for ids in {tuple(t): t for t in target_ids}.values()}
     for prompt, target in zip(prompt_ids, target_ids, strict=True):
         room = max_length - len(target) - 1
         if room < 1:
@@ -135,12 +154,19 @@ def _tokenise(
             )
         rows.append(prompt[-room:] + target + end)
         prompt_lengths.append(min(len(prompt), room))
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        places.append([0] * prompt_lengths[-1] + spelled[tuple(target)] + [0])
     return (
-        np.concatenate([np.array(row, dtype=np.int32) for row in rows]),
-        lengths,
+        np.fromiter(chain.from_iterable(rows), dtype=np.int32),
+        np.array([len(row) for row in rows], dtype=np.int64),
         np.array(prompt_lengths, dtype=np.int64),
+        np.fromiter(chain.from_iterable(places), dtype=np.int8),
     )
+
+
+def decimal_places(tokenizer: Any, target: Sequence[int]) -> list[int]:
+    """For each token of an answer the decimal place that it completes; 0 for those that write no decimal."""
+    texts = [tokenizer.decode(list(target[: i + 1])).partition(".")[2] for i in range(len(target))]
+    return [min(len(text), 4) for text in texts]
 
 
 def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
@@ -170,7 +196,7 @@ def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int
 
 
 class HyperLoRACollator:
-    """Pads rows on the right to the longest: ids with the pad token, the mask with 0, labels with -100.
+    """Pads rows on the right to the longest: ids with the pad token, the mask with 0, labels with -100, weights with 0.
 
     Args:
         pad_token_id: of the tokenizer.
@@ -180,8 +206,8 @@ class HyperLoRACollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask``, ``labels`` ``[B, S]`` and ``rho`` ``[B, 1]``."""
-        fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "labels": IGNORE}
+        """``input_ids``, ``attention_mask``, ``labels``, ``weights`` ``[B, S]`` and ``rho`` ``[B, 1]``."""
+        fill = {"input_ids": self.pad_token_id, "attention_mask": 0, "labels": IGNORE, "weights": 0.0}
         batch = {
             name: torch.nn.utils.rnn.pad_sequence([row[name] for row in rows], batch_first=True, padding_value=value)
             for name, value in fill.items()

@@ -11,25 +11,26 @@ from torch import Tensor
 IGNORE = -100
 
 
-def target_loss(
-    model: Any, input_ids: Tensor, labels: Tensor, attention_mask: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def target_loss(model: Any, input_ids: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Causal LM loss over the labelled tokens, with logits computed at those positions only.
 
     Args:
         model: a Hugging Face causal LM.
         input_ids: ``[B, S]``, padded on the right.
         labels: ``[B, S]``, -100 where no loss applies.
-        attention_mask: ``[B, S]``; may be omitted with right padding, since no real token then sees a pad.
+        weights: ``[B, S]`` weight of each labelled token; 1 by default.
 
     Returns:
-        The *sum* of token losses and the number of tokens, so that accumulated micro-batches weigh tokens equally.
+        The *sum* of weighted token losses and the sum of weights, so that accumulated micro-batches weigh tokens alike.
+        No attention mask is needed: with padding on the right no real token sees a pad.
     """
     wanted = labels[:, 1:] != IGNORE
     keep = F.pad(wanted, (0, 1))
-    out = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=keep, use_cache=False)
+    out = model(input_ids=input_ids, logits_to_keep=keep, use_cache=False)
     logits = out.logits.reshape(-1, out.logits.shape[-1])
-    return F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="sum"), wanted.sum()
+    losses = F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="none")
+    scale = torch.ones_like(losses) if weights is None else weights[:, 1:][wanted]
+    return (losses * scale).sum(), scale.sum()
 
 
 def _continuum(gates: Tensor, rho: Tensor, exclude_failures: bool) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bargain_env.errors import InputError
 
 from .data import HyperLoRACollator, NegotiationDataset, StepSampler
-from .losses import compute_gate_separation_loss, compute_gate_smoothness_loss, target_loss
+from .losses import IGNORE, compute_gate_separation_loss, compute_gate_smoothness_loss, target_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class TrainSettings:
         batch_size: rows a micro-batch.
         grad_accum: micro-batches a step.
         lr: peak learning rate of AdamW.
+        beta2: decay of AdamW's second moment.
         warmup_steps: linear warm-up.
         schedule: after the warm-up, ``linear`` or ``cosine`` decay to 0.
         weight_decay: of matrices; vectors are not decayed.
@@ -43,6 +44,7 @@ class TrainSettings:
     batch_size: int = 4
     grad_accum: int = 8
     lr: float = 2e-4
+    beta2: float = 0.999
     warmup_steps: int = 500
     schedule: str = "linear"
     weight_decay: float = 0.01
@@ -62,7 +64,10 @@ class TrainSettings:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one optimizer step did: ``loss`` is nats a target token, ``separation`` and ``smoothness`` are unweighted."""
+    """What one optimizer step did.
+
+    ``loss`` is the weighted mean in nats a token; ``separation`` and ``smoothness`` are the terms before their weights.
+    """
 
     step: int
     loss: float
@@ -88,7 +93,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ada
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=(0.9, settings.beta2))
 
 
 def train(
@@ -155,19 +160,19 @@ def _backward(
     """Accumulate the gradients of one step; every target token weighs the same whatever its micro-batch."""
     from .binding import bind_rho
 
-    tokens = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+    weight = sum(float(batch["weights"][batch["labels"] != IGNORE].sum()) for batch in batches)
     total, separation, smoothness = 0.0, 0.0, 0.0
     for batch in batches:
         if not hasattr(model, "hyperlora_binding"):
-            loss, _ = target_loss(model, batch["input_ids"], batch["labels"])
-            (loss / tokens).backward()
+            loss, _ = target_loss(model, batch["input_ids"], batch["labels"], batch["weights"])
+            (loss / weight).backward()
         else:
             with bind_rho(model, batch["rho"]):
-                loss, _ = target_loss(model, batch["input_ids"], batch["labels"])
+                loss, _ = target_loss(model, batch["input_ids"], batch["labels"], batch["weights"])
                 gate_loss, sep, smooth = _gate_terms(model, settings)
-                (loss / tokens + gate_loss / len(batches)).backward()
+                (loss / weight + gate_loss / len(batches)).backward()
             separation, smoothness = separation + sep / len(batches), smoothness + smooth / len(batches)
-        total += loss.item() / tokens
+        total += loss.item() / weight
         if not math.isfinite(total):
             raise FloatingPointError(
                 f"loss is {total} at step {step + 1}, rows {batch['rows'][:8].tolist()}…; lower --lr or look at these rows"
