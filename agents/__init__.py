@@ -6,12 +6,12 @@ Importing this package does not import torch: `JanusAgent` is loaded on first us
 from typing import TYPE_CHECKING, Any
 
 from . import scripted  # noqa: F401  (registers the scripted strategies)
-from .registry import StrategyInfo, describe, list_strategies, make, register
+from .registry import StrategyInfo, describe, list_strategies, make, make_for, register
 
 if TYPE_CHECKING:
     from .janus import JanusAgent
 
-__all__ = ["JanusAgent", "StrategyInfo", "describe", "list_strategies", "make", "register"]
+__all__ = ["JanusAgent", "StrategyInfo", "describe", "list_strategies", "make", "make_for", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bargain_env import Policy
+from bargain_env import Policy, Preset
 from bargain_env.errors import InputError, unknown
 
 
@@ -77,6 +78,17 @@ def make(name: str, **params: Any) -> Policy:
         raise InputError(f"strategy {name!r} does not take these parameters: {error}") from error
     policy.name = name
     return policy
+
+
+def make_for(preset: Preset, name: str, **params: Any) -> Policy:
+    """`make`, telling the strategy the ZOPA width where ``preset`` makes it common knowledge and the strategy takes it.
+
+    Raises:
+        InputError: as `make`.
+    """
+    accepted = inspect.signature(describe(name).factory).parameters.values()
+    takes = any(p.name == "assumed_zopa_width" or p.kind is p.VAR_KEYWORD for p in accepted)
+    return make(name, **({"assumed_zopa_width": preset.known_width} if takes else {}), **params)
 
 
 def describe(name: str) -> StrategyInfo:

@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import agents
 import bargain_env
-from bargain_env import PRESETS, MoveKind, Policy, RoutedPolicy, Trajectories, rng
+from bargain_env import PRESETS, MoveKind, Policy, Preset, RoutedPolicy, Trajectories, rng
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import replacing, sha256
 from bargain_env.rng import Stream
@@ -38,6 +38,7 @@ from experiments.corpus.dataset_writer import DatasetWriter
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.parquet_stream import ParquetStream
 from experiments.corpus.step_rows import StepRows, episodes_table, steps_table
+from experiments.plugins import load_plugin
 
 _PLAIN_LINE_EVERY = 10.0
 """Seconds between lines of progress where there is no terminal for a bar."""
@@ -57,6 +58,8 @@ class Settings:
     """``train`` (every registered strategy that is not held out) or names separated by commas."""
     max_turns: int = 20
     """Moves of both seats together."""
+    plugin: Path | None = None
+    """Python file that registers further strategies."""
     out: Path = Path("data/raw")
     """Folder to write to."""
     format: Literal["both", "jsonl", "parquet"] = "both"
@@ -107,6 +110,8 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def _check(settings: Settings) -> list[str]:
     """The strategies that play."""
+    if settings.plugin is not None:
+        load_plugin(settings.plugin)
     for name, least in (("episodes", 1), ("max_turns", 1), ("shard", 1), ("seed", 0)):
         if getattr(settings, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
@@ -164,14 +169,14 @@ def _play(settings: Settings, names: list[str], first: int, n: int) -> tuple[Tra
     games = bargain_env.sample(settings.scenario, n, seed=settings.seed, first_id=first, max_turns=settings.max_turns)
     drawn = rng.uniform(settings.seed, games.id, stream=Stream.PAIRING, n=2)
     pair = (drawn * len(names)).astype(np.intp)
-    width = PRESETS[settings.scenario].known_width
-    buyer, seller = (_route(names, pair[:, seat], width) for seat in (0, 1))
+    preset = PRESETS[settings.scenario]
+    buyer, seller = (_route(names, pair[:, seat], preset) for seat in (0, 1))
     return bargain_env.play(games, buyer, seller), pair
 
 
-def _route(names: list[str], choice: np.ndarray, width: float | None) -> RoutedPolicy:
+def _route(names: list[str], choice: np.ndarray, preset: Preset) -> RoutedPolicy:
     used, assignment = np.unique(choice, return_inverse=True)
-    policies: list[Policy] = [agents.make(names[k], assumed_zopa_width=width) for k in used]
+    policies: list[Policy] = [agents.make_for(preset, names[k]) for k in used]
     return RoutedPolicy(policies, assignment)
 
 

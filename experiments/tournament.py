@@ -25,6 +25,7 @@ from bargain_env.errors import InputError, unknown
 from experiments import cli, report
 from experiments.match import arena, contestants, results
 from experiments.match.live import Scoreboard
+from experiments.plugins import load_plugin
 from experiments.reporting import summary
 
 PLAIN_WIDTH = 120
@@ -76,7 +77,7 @@ def run(settings: Settings) -> dict[str, Any]:
         InputError: a setting that cannot be used, before anything is played.
     """
     if settings.plugin is not None:
-        contestants.load_plugin(settings.plugin)
+        load_plugin(settings.plugin)
     players, plan = prepare(settings)
     folder = cli.output_folder(settings.out)
     for player in players:

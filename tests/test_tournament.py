@@ -16,7 +16,7 @@ import agents
 from agents import registry
 from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError
-from experiments import cli, tournament
+from experiments import cli, plugins, tournament
 from experiments.match import arena, contestants, results
 from experiments.match.contestants import script
 from experiments.reporting import summary
@@ -292,7 +292,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, monkeypatch, changes
 def test_a_failing_plugin_is_named(tmp_path):
     (tmp_path / "broken.py").write_text("1 / 0\n")
     with pytest.raises(InputError, match=r"broken\.py failed: ZeroDivisionError"):
-        contestants.load_plugin(tmp_path / "broken.py")
+        plugins.load_plugin(tmp_path / "broken.py")
 
 
 def test_an_output_that_is_a_file_exits_with_2(tmp_path, capsys):

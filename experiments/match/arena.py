@@ -25,7 +25,7 @@ from bargain_env.errors import InputError
 from bargain_env.rng import Stream
 
 from . import results
-from .contestants import Contestant, script_policy
+from .contestants import Contestant
 
 Floats = NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def _play_block(contestant: Contestant, plan: Plan, seat: Seat, first: int) -> p
     requested = grid[request]
     given = _shuffle(plan, grid, games).ravel() if contestant.shuffled else requested
     agent = contestant.build(given if contestant.takes_rho else None, plan.preset)
-    players = [script_policy(name, plan.preset) for name in plan.opponents]
+    players = [agents.make_for(plan.preset, name) for name in plan.opponents]
     played = _seat(scenarios, seat, agent, RoutedPolicy(players, opponent, name="opponents"))
     names = np.array(plan.opponents, dtype=object)[opponent]
     splits = np.array([agents.describe(name).split for name in plan.opponents], dtype=object)[opponent]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,14 +91,7 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
 
 def script(name: str) -> Contestant:
     """A scripted strategy as an agent, labelled ``script:NAME``."""
-    return Contestant(f"script:{name}", takes_rho=False, build=lambda _, preset: script_policy(name, preset))
-
-
-def script_policy(name: str, preset: Preset) -> Policy:
-    """A new policy of a registered strategy, told the ZOPA width where the preset makes it common knowledge."""
-    parameters = inspect.signature(agents.describe(name).factory).parameters.values()
-    takes = any(p.name == "assumed_zopa_width" or p.kind is p.VAR_KEYWORD for p in parameters)
-    return agents.make(name, **({"assumed_zopa_width": preset.known_width} if takes else {}))
+    return Contestant(f"script:{name}", takes_rho=False, build=lambda _, preset: agents.make_for(preset, name))
 
 
 def janus(
@@ -159,22 +150,3 @@ def _split(text: str, option: str) -> list[str]:
     if not specs:
         raise InputError(f"{option} is empty; name at least one")
     return specs
-
-
-def load_plugin(path: Path) -> None:
-    """Run a Python file that calls `agents.register`.
-
-    Raises:
-        InputError: no such file, or it failed.
-    """
-    if not path.is_file():
-        raise InputError(f"--plugin {path}: no such file")
-    specification = importlib.util.spec_from_file_location(f"bargain_plugin_{path.stem}", path)
-    if specification is None or specification.loader is None:
-        raise InputError(f"--plugin {path}: not a Python file; give a path that ends in .py")
-    try:
-        specification.loader.exec_module(importlib.util.module_from_spec(specification))
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"--plugin {path} failed: {type(error).__name__}: {error}; mend the file") from error
