@@ -52,11 +52,18 @@ def nano_model(hidden: int = 96, layers: int = 3, heads: int = 4, intermediate: 
         return Qwen2ForCausalLM(config)
 
 
-def load_tokenizer(folder: Path | str) -> Any:
-    """The tokenizer saved in ``folder`` or named by a hub id."""
-    from transformers import AutoTokenizer
+def load_tokenizer(folder: Path | str, **options: Any) -> Any:
+    """The tokenizer saved in ``folder`` or named by a hub id.
 
-    return AutoTokenizer.from_pretrained(str(folder))
+    A tokenizer saved as its bare fast backend is loaded as that: `AutoTokenizer` would go by the model's type beside it and
+    put Qwen2's own pre-tokenizer around our vocabulary, which then reads other tokens than it was trained on.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    config = Path(folder) / "tokenizer_config.json"
+    saved_as = json.loads(config.read_text()).get("tokenizer_class") if config.is_file() else None
+    bare = saved_as in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    return (PreTrainedTokenizerFast if bare else AutoTokenizer).from_pretrained(str(folder), **options)
 
 
 def load_base(
@@ -84,7 +91,7 @@ def load_base(
     if use_qlora:
         options |= {"quantization_config": _four_bits(options["dtype"]), "device_map": {"": device}}
     try:
-        tokenizer = _load_tokenizer(folder, extra)
+        tokenizer = load_tokenizer(folder, **extra)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -117,12 +124,6 @@ def _locate(spec: str) -> tuple[str, dict[str, Any]]:
             raise InputError(f"GGUF file {path} does not exist")
         return str(path.parent), {"gguf_file": path.name}
     return spec, {}
-
-
-def _load_tokenizer(folder: str, extra: dict[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, **extra)
 
 
 def _four_bits(dtype: Any) -> Any:

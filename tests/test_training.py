@@ -164,6 +164,12 @@ def test_training_lowers_the_loss(data, base, tmp_path):
     assert set(log["final"]["eval"]["rho_bucket_losses"]) == {f"{k / 10:.1f}-{(k + 1) / 10:.1f}" for k in range(10)}
 
 
+def test_the_saved_base_reads_the_tokens_it_was_trained_on(base, steps):
+    trained, loaded = build_nano_tokenizer(), load_base(str(base))[1]
+    for ours, theirs in zip(NegotiationDataset(steps, trained), NegotiationDataset(steps, loaded), strict=True):
+        assert torch.equal(ours["input_ids"], theirs["input_ids"])
+
+
 def test_resume_is_bit_exact(data, base, tmp_path):
     train_command.run(settings(data, base, tmp_path / "whole"))
     train_command.run(settings(data, base, tmp_path / "rest", resume=tmp_path / "whole" / "step-000003"))
