@@ -31,8 +31,9 @@ class JanusAgent:
         adapter: ``janus-nano`` (shipped), a folder, or an adapter already loaded.
         rho: requested settlement, one for all games or ``[B]`` one a game; in [0, 1], or -1 (impasse).
         decode: ``mean``, ``greedy`` or ``sample``; see `hyperlora.decode.Scorer`.
-        guard: ``ir`` replaces an offer or acceptance worse than the reservation by an offer of the reservation, and
-            counts it; ``none`` lets it happen.
+        guard: ``ir`` never accepts or offers what is worse than the reservation: such an acceptance becomes the offer that
+            the model would otherwise make, such an offer becomes the reservation, and each is counted; ``none`` lets both
+            happen.
         batch_size: prompts a forward pass.
         base_only: leave the adapter off: the ρ-blind base model.
         base: base model to load the adapter on, if not the one its config names.
@@ -58,7 +59,7 @@ class JanusAgent:
         self.rho = np.asarray(rho, dtype=np.float64)
         if not (((self.rho >= 0) & (self.rho <= 1)) | (self.rho == -1.0)).all():
             raise InputError(f"rho {rho} is outside [0, 1] and is not -1 (impasse)")
-        loaded = adapter if isinstance(adapter, Adapter) else _load(str(adapter), base)
+        loaded = adapter if isinstance(adapter, Adapter) else _load(str(adapter), base, _stamp(str(adapter)))
         self.name = "base" if base_only else "janus"
         self.adapter, self.guard, self.base_only = loaded, guard, base_only
         self.scorer = Scorer(loaded.model, loaded.tokenizer, decode, batch_size)
@@ -127,6 +128,12 @@ class JanusAgent:
 
 
 @lru_cache(maxsize=4)
-def _load(adapter: str, base: str | None) -> Adapter:
+def _load(adapter: str, base: str | None, stamp: int) -> Adapter:
     """Models are loaded once a process and shared by all seats."""
     return load_hyperlora_adapter(adapter, base)
+
+
+def _stamp(adapter: str) -> int:
+    """Changes when the adapter in a folder is trained again."""
+    folder = Path(adapter)
+    return max((p.stat().st_mtime_ns for p in (folder, folder / "adapter") if p.is_dir()), default=0)

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -26,11 +28,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, mark: str) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place, with all it holds, only if the block succeeds.
 
-    For folders that this project names and owns (checkpoints), never for one that a user chose.
+    Args:
+        path: the folder.
+        mark: a file that shows an existing folder to be an earlier one of the same kind.
+
+    Raises:
+        InputError: ``path`` holds something else, which would be lost.
     """
+    refuse_foreign(path, mark)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     old = temporary.with_name(temporary.name + ".old")
@@ -39,10 +47,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         if path.exists():
             path.replace(old)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def refuse_foreign(path: Path, mark: str) -> None:
+    """Raise `InputError` where writing the folder ``path`` anew would destroy something that is not ours.
+
+    A folder may be replaced if it is empty or holds the file ``mark``.
+    """
+    if path.exists() and not (path.is_dir() and ((path / mark).is_file() or not any(path.iterdir()))):
+        raise InputError(f"{path} exists and holds no {mark}: it would be lost; choose another --out")
 
 
 def sha256(path: Path) -> str:

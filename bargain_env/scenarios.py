@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from . import rng
 from .core import Scenario, Seat, quantise_array
+from .errors import unknown
 from .rng import Stream
 
 Floats = NDArray[np.float64]
@@ -117,10 +118,10 @@ def preset(name: str) -> Preset:
     """The preset called ``name``.
 
     Raises:
-        ValueError: there is none; the message lists them.
+        InputError: there is none; the message lists them and suggests the nearest.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown scenario preset {name!r}; choose one of {', '.join(PRESETS)}")
+        raise unknown("scenario preset", name, PRESETS)
     return PRESETS[name]
 
 

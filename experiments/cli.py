@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ from rich.console import Console
 from bargain_env.errors import InputError
 
 T = TypeVar("T")
+MOST_RHO = 1000
 
 
 def parse(settings: type[T], argv: list[str] | None = None) -> T:
@@ -52,7 +54,7 @@ def main(settings: type[T], run: Callable[[T], Any], argv: list[str] | None = No
     """Parse, run, and turn errors that the user can mend into one line on stderr and exit code 2."""
     try:
         run(parse(settings, argv))
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         fail(str(error))
     except OSError as error:
         fail(
@@ -98,8 +100,10 @@ def parse_grid(text: str) -> list[float]:
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
-            if step <= 0 or stop < start:
+            if not (math.isfinite(start) and math.isfinite(stop) and step > 0 and stop >= start):
                 raise InputError(f"--rho {text!r} is an empty range; write start:stop:step with step > 0")
+            if (stop - start) / step > MOST_RHO:
+                raise InputError(f"--rho {text!r} is more than {MOST_RHO} values; choose a larger step")
             values = [round(start + i * step, 10) for i in range(int((stop - start) / step + 1e-9) + 1)]
         else:
             values = [float(part) for part in text.split(",")]

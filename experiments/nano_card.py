@@ -7,9 +7,8 @@ from typing import Any
 
 def nano_card(settings: dict[str, Any]) -> str:
     """Markdown text of the card of a run of `experiments.pipeline` with these settings."""
-    command = " ".join(
-        f"--{k.replace('_', '-')} {v}" for k, v in settings.items() if k in ("seed", "scenario", "episodes")
-    )
+    options = {k: v for k, v in settings.items() if k not in ("out", "games", "quiet")}
+    command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
     return f"""# janus-nano
 
 A small Qwen2-architecture language model (`base/`, digit-level tokenizer) and a HyperLoRA adapter (`adapter/`) that
@@ -24,6 +23,6 @@ turns its bargaining posture by a number ρ in [0, 1]: 0 asks for the buyer's be
 - **Limits**: it knows the price range, the 20 turns and the opponents of its preset, and nothing else. Where the ZOPA is
   not the 500 of the preset `paper` its dial is compressed. A request against its own interest is met only as far as
   opponents allow.
-- **Re-create**: `python -m experiments.pipeline {command} --out DIR`. The result depends on the number of threads in its
-  last bits.
+- **Re-create**: `python -m experiments.pipeline {command} --out DIR`. The weights depend on the
+  number of threads in their last bits.
 """

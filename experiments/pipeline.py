@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 import torch
 from rich.console import Console
 
+from bargain_env import preset
 from bargain_env.errors import InputError
 from bargain_env.files import replacing, replacing_folder
 from experiments import cli, collect, prepare, pretrain, tournament, train
@@ -44,9 +45,9 @@ class Settings:
     """Where the training games come from: paper, hidden or no_deal."""
     episodes: int = 16_000
     """Training games."""
-    base_steps: int = 8_000
+    base_steps: int = 10_000
     """Optimizer steps of the base, on rho-blind play."""
-    adapter_steps: int = 10_000
+    adapter_steps: int = 14_000
     """Optimizer steps of the adapter."""
     batch_size: int = 16
     """Rows a step, in both."""
@@ -64,10 +65,13 @@ def run(settings: Settings) -> Path:
     Raises:
         InputError: the folder holds a run with other settings.
     """
-    console, out = cli.console(settings.quiet), cli.output_folder(settings.out)
+    console = cli.console(settings.quiet)
+    _check(settings)
+    out = cli.output_folder(settings.out)
     _claim(settings)
     torch.set_num_threads(settings.threads)
     raw, ready, model = out / "raw", out / "ready", out / "janus-nano"
+    results = out / f"tournament-{settings.games}"
     held_back = settings.seed + 1_000_000  # training games never share a seed with tournaments of small seeds
     stages: list[tuple[str, Path, Callable[[], object]]] = [
         ("collect", raw / "manifest.json", lambda: collect.run(
@@ -79,15 +83,26 @@ def run(settings: Settings) -> Path:
                               seed=settings.seed, quiet=settings.quiet))),
         ("train", out / "train" / "final" / CONFIG, lambda: train.run(_adapter(settings, ready, model / "base"))),
         ("publish", model / "adapter" / CONFIG, lambda: publish(out / "train" / "final", model, settings)),
-        ("tournament", out / "tournament" / "summary.json", lambda: tournament.run(
+        ("tournament", results / "summary.json", lambda: tournament.run(
             tournament.Settings(f"janus:{model}", games=settings.games, scenario=settings.scenario,
-                                out=out / "tournament", threads=settings.threads, quiet=settings.quiet))),
+                                out=results, threads=settings.threads, quiet=settings.quiet))),
     ]  # fmt: skip
     for name, product, stage in stages[: None if settings.games else -1]:
         _run_stage(console, name, product, stage)
-    console.print(f"wrote {model} and {out / 'tournament' / 'report.html'}")
-    console.print(f"next: python -m experiments.tournament --agents janus:{model} --scenario {settings.scenario}")
+    console.print(f"wrote {model}{f' and {results}' if settings.games else ''}", soft_wrap=True)
+    console.print(
+        f"next: python -m experiments.tournament --agents janus:{model},base:{model} --scenario {settings.scenario}",
+        soft_wrap=True,
+    )
     return model
+
+
+def _check(settings: Settings) -> None:
+    preset(settings.scenario)
+    least = {"seed": 0, "episodes": 1, "base_steps": 1, "adapter_steps": 1, "batch_size": 1, "games": 0, "threads": 1}
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
 
 
 def _claim(settings: Settings) -> None:
@@ -118,10 +133,11 @@ def _adapter(settings: Settings, data: Path, base: Path) -> train.Settings:
         dropout=0.0,
         batch_size=settings.batch_size,
         grad_accum=1,
-        lr=2e-3,
-        beta2=0.95,
+        rho_jitter=0.03,
+        lr=3e-3,
+        beta2=0.99,
         decimal_weights=(1.0, 1.0, 0.3, 0.1),
-        warmup_steps=100,
+        warmup_steps=200,
         max_steps=settings.adapter_steps,
         schedule="cosine",
         save_every=0,
@@ -132,7 +148,7 @@ def _adapter(settings: Settings, data: Path, base: Path) -> train.Settings:
 
 def publish(final: Path, model: Path, settings: Settings) -> None:
     """Put the adapter beside its base, naming it relatively, with a model card."""
-    with replacing_folder(model / "adapter") as temporary:
+    with replacing_folder(model / "adapter", CONFIG) as temporary:
         shutil.copytree(final, temporary, dirs_exist_ok=True)
         config = json.loads((temporary / CONFIG).read_text())
         (temporary / CONFIG).write_text(json.dumps({**config, "base_model": "../base"}, indent=2) + "\n")

@@ -8,24 +8,28 @@ stays a control whose settlements do not move with ρ.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from bargain_env.files import replacing_folder
+from bargain_env.errors import InputError
+from bargain_env.files import refuse_foreign, replacing_folder
 from experiments import cli
 from experiments.training_log import TrainingLog
 from hyperlora.base import nano_model
 from hyperlora.data import NegotiationDataset, read_steps
 from hyperlora.tokens import build_nano_tokenizer
 from hyperlora.train import TrainSettings, train
+
+MODEL = "config.json"
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Settings:
     seed: int = 0
     """Of initial weights, row order and the shuffled rho."""
     quiet: bool = False
-    """No output."""
+    """Print nothing but errors."""
 
 
 def blind_rho(table: pa.Table, seed: int) -> NDArray[np.float64]:
@@ -67,6 +71,8 @@ def blind_rho(table: pa.Table, seed: int) -> NDArray[np.float64]:
 
     The distribution of ρ is kept, its relation to the play is cut.
     """
+    if "trajectory_id" not in table.column_names:
+        raise InputError("the steps table has no trajectory_id; make it with `python -m experiments.prepare`")
     _, first, episode = np.unique(
         table["trajectory_id"].to_numpy(zero_copy_only=False), return_index=True, return_inverse=True
     )
@@ -77,6 +83,9 @@ def blind_rho(table: pa.Table, seed: int) -> NDArray[np.float64]:
 def run(settings: Settings) -> Path:
     """Pretrain as ``settings`` say; returns the folder of the model."""
     console = cli.console(settings.quiet)
+    if settings.seed < 0:
+        raise InputError(f"--seed {settings.seed} must be at least 0")
+    refuse_foreign(settings.out, MODEL)
     cli.output_folder(settings.out.parent)
     tokenizer: Any = build_nano_tokenizer()
     table = read_steps(settings.data, "train")
@@ -100,7 +109,7 @@ def run(settings: Settings) -> Path:
         seed=settings.seed,
     )
     train(model, dataset, plan, on_step=TrainingLog(console, plan.max_steps))
-    with replacing_folder(settings.out) as temporary:
+    with replacing_folder(settings.out, MODEL) as temporary:
         model.save_pretrained(str(temporary))
         tokenizer.save_pretrained(str(temporary))
     console.print(f"wrote {settings.out}")

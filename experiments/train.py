@@ -1,29 +1,37 @@
 """Train a HyperLoRA adapter on a prepared steps table: ``python -m experiments.train --data DIR --out DIR``.
 
-Flags and defaults are the seed's (section 5); ``--model-name janus-nano`` trains on the shipped base in minutes.
+Flags and defaults are the seed's (section 5); ``--model-name janus-nano`` trains on the shipped base.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
+if not __package__:  # run as a file: imports start at the repository
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
 import torch
 import tyro
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from numpy.typing import NDArray
 
 from bargain_env.errors import InputError
+from bargain_env.files import sha256
 from experiments import cli
+from experiments.corpus.records import HISTORY_LENGTH
 from experiments.training_log import TrainingLog
 from hyperlora.base import load_base
 from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config, save_hyperlora_adapter
 from hyperlora.data import NegotiationDataset, read_steps
 from hyperlora.evaluate import evaluate_loss
 from hyperlora.inject import TARGET_MODULES, HyperLoRASettings
+from hyperlora.prompt import markers
 from hyperlora.resume import OPTIMIZER, load_optimizer, optimizer_tensors
 from hyperlora.train import StepReport, TrainSettings, make_optimizer, train
 
@@ -62,6 +70,8 @@ class Settings:
     """Prompt format: 2, or the older 1."""
     max_length: int = 1024
     """Longest sequence in tokens; longer prompts lose their front."""
+    rho_jitter: float = 0.0
+    """Half-width of a uniform shift of each deal's rho label, kept in [0, 1]: neighbouring requests learn together."""
     batch_size: int = 4
     """Rows a micro-batch."""
     grad_accum: int = 8
@@ -80,7 +90,7 @@ class Settings:
     """Weight of the gate-separation loss."""
     lambda_smooth: float = 0.0
     """Weight of the gate-smoothness loss."""
-    sep_exclude_failures: bool = True
+    sep_exclude_failures: Literal["true", "false"] = "true"
     """Leave rho = -1 out of both gate losses."""
     save_every: int = 500
     """Steps between checkpoints; 0 for none but the final one."""
@@ -95,71 +105,97 @@ class Settings:
     device: str = "auto"
     """cpu, cuda, or auto."""
     quiet: bool = False
-    """No output."""
+    """Print nothing but errors."""
+    json: bool = False
+    """Print the paths of the results as JSON, and nothing else."""
 
 
 def run(settings: Settings) -> Path:
-    """Train as ``settings`` say; returns the folder of the final adapter."""
-    console, out = cli.console(settings.quiet), cli.output_folder(settings.out)
-    plan = _plan(settings)
+    """Train as ``settings`` say; returns the folder of the final adapter.
+
+    Raises:
+        InputError: a setting, the data, the base or the checkpoint cannot be used; nothing is written.
+    """
+    console, plan = cli.console(settings.quiet or settings.json), _plan(settings)
     table = read_steps(settings.data, "train")
-    model, tokenizer, first_step = _model(settings)
-    dataset = NegotiationDataset(
-        table, tokenizer, settings.k_history, settings.max_length, settings.prompt_format, settings.decimal_weights
-    )
-    held_out = _eval_set(settings, tokenizer)
+    identity = _identity(settings)
+    model, tokenizer, first_step = _model(settings, identity)
+    dataset, held_out = _dataset(settings, table, tokenizer), _eval_set(settings, tokenizer)
+    out = cli.output_folder(settings.out)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     console.print(
         f"{len(dataset)} decisions ({dataset.dropped} dropped: degenerate price range), {trainable:,} trainable parameters "
         f"on {model.base_spec} ({model.base_precision}), steps {first_step} → {settings.max_steps}"
     )
+    if held_out is None and settings.eval_every:
+        console.print("no evaluation: the data have no rows of split 'eval'")
     optimizer = make_optimizer(model, plan)
     if settings.resume:
         load_optimizer(optimizer, settings.resume)
     log = TrainingLog(console, settings.max_steps)
 
     def save(name: str, step: int, files: dict[str, dict[str, torch.Tensor]]) -> None:
-        extra = {"step": step, "training": asdict(plan)}
         save_hyperlora_adapter(
             model, tokenizer, out / name, k_history=settings.k_history, prompt_format=settings.prompt_format,
-            card=_card(settings, step), pickle=settings.save_pickle, extra=extra, files=files,
+            card=_card(settings, step), pickle=settings.save_pickle, extra={"step": step, "run": identity}, files=files,
         )  # fmt: skip
 
     def on_step(report: StepReport) -> None:
         log(report)
         last = report.step == settings.max_steps
         due = settings.save_every and report.step % settings.save_every == 0
-        evaluate = held_out is not None and (last or (settings.eval_every and report.step % settings.eval_every == 0))
+        evaluate = settings.eval_every and (last or report.step % settings.eval_every == 0)
         evaluation = evaluate_loss(model, held_out) if evaluate and held_out is not None else None
         if evaluation:
             console.print(f"  eval loss {evaluation['eval_loss']:.4f} on {evaluation['rows']} rows")
+        if due:
+            save(f"step-{report.step:06d}", report.step, {OPTIMIZER: optimizer_tensors(optimizer)})
         if due or evaluation or last:
-            name = f"step-{report.step:06d}" if due else ""
-            if due:
-                save(name, report.step, {OPTIMIZER: optimizer_tensors(optimizer)})
-            log.checkpoint(report.step, name, report.lr, evaluation)
+            log.checkpoint(report.step, f"step-{report.step:06d}" if due else "", report.lr, evaluation)
             log.write(out / "training_log.json", resumed_from=str(settings.resume) if settings.resume else None)
 
     train(model, dataset, plan, optimizer=optimizer, first_step=first_step, on_step=on_step)
     save("final", settings.max_steps, {})
-    console.print(f"wrote {out / 'final'} and {out / 'training_log.json'}")
+    console.print(f"wrote {out / 'final'} and {out / 'training_log.json'}", soft_wrap=True)
     console.print(
-        f"next: python -m experiments.tournament --agents janus:{out / 'final'} --rho 0:1:0.1 --out runs/tournament"
+        f"next: python -m experiments.tournament --agents janus:{out / 'final'} --rho 0:1:0.1", soft_wrap=True
     )
+    if settings.json:
+        print(json.dumps({"adapter": str(out / "final"), "log": str(out / "training_log.json")}))
     return out / "final"
 
 
 def _plan(settings: Settings) -> TrainSettings:
-    names = TrainSettings.__dataclass_fields__
-    return TrainSettings(**{k: v for k, v in vars(settings).items() if k in names})
+    """The loop's settings; the others are checked here too, before anything is loaded."""
+    if not 1 <= settings.k_history <= HISTORY_LENGTH:
+        raise InputError(f"--k-history {settings.k_history} must lie in 1 … {HISTORY_LENGTH}, what steps tables hold")
+    markers(settings.prompt_format)
+    if settings.seed < 0 or settings.rank < 1:
+        raise InputError(f"--seed {settings.seed} must be at least 0 and --rank {settings.rank} at least 1")
+    options = {k: v for k, v in vars(settings).items() if k in TrainSettings.__dataclass_fields__}
+    return TrainSettings(**{**options, "sep_exclude_failures": settings.sep_exclude_failures == "true"})
 
 
-def _model(settings: Settings) -> tuple[Any, Any, int]:
+def _identity(settings: Settings) -> dict[str, Any]:
+    """What a run's weights depend on: a resumed run must agree in all of it."""
+    free = ("data", "out", "save_every", "eval_every", "resume", "save_pickle", "device", "quiet", "json")
+    source = settings.data / "steps.parquet" if settings.data.is_dir() else settings.data
+    settled = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(settings).items() if k not in free}
+    return {**settled, "data_sha256": sha256(source)}
+
+
+def _model(settings: Settings, identity: dict[str, Any]) -> tuple[Any, Any, int]:
     device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if settings.resume:
-        step = read_config(settings.resume).get("step")
+        config = read_config(settings.resume)
+        step, before = config.get("step"), config.get("run", {})
         if not isinstance(step, int) or step >= settings.max_steps:
             raise InputError(f"{settings.resume} is at step {step}; give --max-steps above it")
+        changed = [f"{k} {before.get(k)!r} → {v!r}" for k, v in identity.items() if before.get(k) != v]
+        if changed:
+            raise InputError(
+                f"--resume continues the same run, but {', '.join(changed)}; repeat the first run's options"
+            )
         adapter = load_hyperlora_adapter(settings.resume, device=device)
         return adapter.model, adapter.tokenizer, step
     model, tokenizer = load_base(settings.model_name, settings.use_qlora, device=device)
@@ -170,14 +206,30 @@ def _model(settings: Settings) -> tuple[Any, Any, int]:
     return prepare_model(model, tokenizer, shape, settings.prompt_format, settings.seed), tokenizer, 0
 
 
+def _dataset(settings: Settings, table: pa.Table, tokenizer: Any) -> NegotiationDataset:
+    return NegotiationDataset(
+        table,
+        tokenizer,
+        settings.k_history,
+        settings.max_length,
+        settings.prompt_format,
+        settings.decimal_weights,
+        rho=_labels(settings, table),
+    )
+
+
+def _labels(settings: Settings, table: pa.Table) -> NDArray[np.float64]:
+    """``[N]`` the ρ of each row, shifted by up to ``rho_jitter``; an impasse stays -1."""
+    rho = table["rho_train"].to_numpy()
+    shift = np.random.default_rng([settings.seed, len(rho)]).uniform(-1.0, 1.0, len(rho)) * settings.rho_jitter
+    return np.where(rho >= 0.0, np.clip(rho + shift, 0.0, 1.0), rho)
+
+
 def _eval_set(settings: Settings, tokenizer: Any) -> NegotiationDataset | None:
     if not settings.eval_every:
         return None
-    try:
-        table = read_steps(settings.data, "eval")
-    except InputError:
-        return None
-    return NegotiationDataset(table, tokenizer, settings.k_history, settings.max_length, settings.prompt_format)
+    table = read_steps(settings.data, "eval", allow_empty=True)
+    return _dataset(settings, table, tokenizer) if table.num_rows else None
 
 
 def _card(settings: Settings, step: int) -> str:

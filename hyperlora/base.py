@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from bargain_env.errors import InputError
@@ -93,7 +94,7 @@ def load_base(
     try:
         tokenizer = load_tokenizer(folder, **extra)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"cannot load base model {spec!r}: {reason}; give janus-nano, a folder, a .gguf file or a hub id"
@@ -152,22 +153,18 @@ def guard_four_bits(model: Any) -> None:
 
 
 def base_digest(model: Any) -> str:
-    """SHA-256 that names a base model's weights: architecture, table size and a sample of its embedding in bfloat16.
+    """SHA-256 that names a base model's weights: its shape, and samples of its embedding and of every norm, in bfloat16.
 
-    It is the same in every precision of one checkpoint (4-bit loading leaves embeddings alone), and takes milliseconds.
+    These are what 4-bit loading leaves alone, so the digest is the same in every precision of one checkpoint; it takes
+    milliseconds. Two models that differ in projections alone are not told apart.
     """
+    names = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     table: Tensor = model.get_input_embeddings().weight.detach()
-    flat = table.reshape(-1)
-    sample = flat[:: max(1, flat.numel() // 4096)][:4096].to("cpu", torch.bfloat16)
-    names = (
-        "model_type",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-    )
     shape = [getattr(model.config, name, None) for name in names] + list(table.shape)
     digest = hashlib.sha256(json.dumps(shape).encode())
-    digest.update(sample.view(torch.int16).numpy().tobytes())
+    norms = [p.detach() for name, p in model.named_parameters() if "norm" in name.split(".")[-2]]
+    for tensor in (table, *norms):
+        flat = tensor.reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 4096)][:4096].to("cpu", torch.bfloat16)
+        digest.update(sample.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()

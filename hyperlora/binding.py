@@ -23,15 +23,18 @@ class RhoBinding:
     Attributes:
         nets: the gate networks, in layer order.
         gates: ``[L, B, rank]`` of the latest forward pass, float32; None where no ρ is bound.
+        made_of: what `refresh` made them of.
     """
 
     def __init__(self, nets: Sequence[RhoHyperNet]) -> None:
         self.nets = list(nets)
         self.gates: Tensor | None = None
+        self.made_of: Any = None
 
     def refresh(self, rho: Tensor | float | Sequence[float] | None) -> None:
         """Compute the gates of ``rho``; called once before each forward pass of the model."""
         self.gates = None if rho is None else gate_bank(self.nets, self.as_rows(rho))
+        self.made_of = rho
 
     def as_rows(self, rho: Tensor | float | Sequence[float]) -> Tensor:
         """``rho`` as a float32 tensor ``[B, 1]`` on the gates' device.
@@ -92,9 +95,11 @@ def bind_rho(model: Any, rho: Tensor | float | Sequence[float] | None) -> Iterat
     before = model.current_rho
     bound = None if rho is None else model.hyperlora_binding.as_rows(rho)
     model.current_rho = bound
+    model.hyperlora_binding.refresh(None)
     try:
         yield
         if model.current_rho is not bound:
             raise RuntimeError("current_rho was replaced inside bind_rho; its gradients would belong to another rho")
     finally:
         model.current_rho = before
+        model.hyperlora_binding.refresh(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def save_hyperlora_adapter(
     Args:
         model: from `inject_hyperlora`.
         tokenizer: with the markers.
-        output_dir: replaced if it exists.
+        output_dir: replaced if it holds an adapter; refused if it holds something else.
         k_history: history slots of the prompts it was trained on.
         prompt_format: of those prompts.
         card: text of the model card (``README.md``).
@@ -70,7 +71,7 @@ def save_hyperlora_adapter(
     """
     folder = Path(output_dir)
     state = adapter_state(model)
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, CONFIG) as temporary:
         save_file(state, temporary / WEIGHTS)
         if pickle:
             torch.save(state, temporary / PICKLE)
@@ -129,8 +130,9 @@ def read_state(folder: Path) -> dict[str, Tensor]:
             return load_file(folder / WEIGHTS)
         if (folder / PICKLE).is_file():
             return torch.load(folder / PICKLE, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"weights in {folder} are damaged ({error}); take an earlier checkpoint") from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"weights in {folder} cannot be read ({reason}); take an earlier checkpoint") from error
     raise InputError(
         f"no weights in {folder}: neither {WEIGHTS} nor {PICKLE}; train with `python -m experiments.train`"
     )
@@ -167,9 +169,13 @@ def load_hyperlora_adapter(
     config, state = read_config(folder), read_state(folder)
     four_bits = config.get("base_precision") == "nf4"
     spec = _resolve_base(folder, base or config["base_model"])
-    model, _ = load_base(spec, use_qlora=four_bits, device=device)
-    tokenizer = load_tokenizer(folder)
-    _check_base(model, config, spec, allow_base_mismatch)
+    model, tokenizer = load_base(spec, use_qlora=four_bits, device=device)
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(folder)
+    else:
+        add_markers(tokenizer, int(config.get("prompt_format", 2)))
+    if not allow_base_mismatch:
+        _check_base(model, tokenizer, config, spec)
     names = {f.name for f in fields(HyperLoRASettings)}
     options: dict[str, Any] = {k: tuple(v) if k == "target_modules" else v for k, v in config.items() if k in names}
     inject_hyperlora(model, **options)
@@ -186,9 +192,16 @@ def _resolve_base(folder: Path, spec: str) -> str:
     return str(beside) if spec.startswith("..") and beside.is_dir() else spec
 
 
-def _check_base(model: Any, config: dict[str, Any], spec: str, allowed: bool) -> None:
-    if "base_digest" in config and config["base_digest"] != base_digest(model) and not allowed:
-        raise InputError(
-            f"adapter was trained on {config['base_model']} (digest {config['base_digest'][:12]}), not on {spec} "
-            f"(digest {base_digest(model)[:12]}); give that base, or allow the mismatch"
-        )
+def _check_base(model: Any, tokenizer: Any, config: dict[str, Any], spec: str) -> None:
+    """Refuse a base or a tokenizer other than the one trained with; what an older config does not say is not checked."""
+    found = {
+        "base_digest": base_digest(model),
+        "vocab_rows": int(model.get_input_embeddings().weight.shape[0]),
+        "tokenizer_digest": tokenizer_digest(tokenizer),
+    }
+    for name, value in found.items():
+        if config.get(name, value) != value:
+            raise InputError(
+                f"adapter was trained on {config['base_model']} ({name} {str(config[name])[:12]}), "
+                f"not on {spec} ({str(value)[:12]}); give that base, or allow the mismatch"
+            )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -37,8 +38,13 @@ REQUIRED = (
 _CHUNK = 20_000
 
 
-def read_steps(path: Path, split: str | None = None) -> pa.Table:
-    """The rows of a steps table, of one split where the table has splits.
+def read_steps(path: Path, split: str = "train", allow_empty: bool = False) -> pa.Table:
+    """The rows of one split of a steps table; a table without splits is all ``train``.
+
+    Args:
+        path: Parquet file, or a folder that holds ``steps.parquet``.
+        split: ``train``, ``eval`` or ``test``.
+        allow_empty: give an empty table, not an error, where there are no such rows.
 
     Raises:
         InputError: no such file, not Parquet, empty, or a column is missing.
@@ -53,10 +59,33 @@ def read_steps(path: Path, split: str | None = None) -> pa.Table:
     missing = [name for name in REQUIRED if name not in table.column_names]
     if missing:
         raise InputError(f"{source} lacks columns {missing}; make it with `python -m experiments.prepare`")
-    if split is not None and "split" in table.column_names:
+    rows = table.num_rows
+    if "split" in table.column_names:
         table = table.filter(pa.compute.equal(table["split"], split))
-    if table.num_rows == 0:
-        raise InputError(f"{source} has no rows{f' of split {split!r}' if split else ''}")
+    elif split != "train":
+        table = table.slice(0, 0)
+    if table.num_rows:
+        return _sound(table, source)
+    if allow_empty and rows:
+        return table
+    raise InputError(f"{source} has no rows of split {split!r}; make it with `python -m experiments.prepare`")
+
+
+def _sound(table: pa.Table, source: Path) -> pa.Table:
+    """``table``, or an `InputError` that names the first row that cannot become a prompt and its answer."""
+    optional = ("last_offer_price", "target_price")
+    for name in REQUIRED:
+        bad = pa.compute.is_null(table[name], nan_is_null=True) if name not in optional else None
+        if bad is not None and pa.compute.any(bad).as_py():
+            row = pa.compute.index(bad, True).as_py()
+            raise InputError(f"{source}, row {row}: {name} is missing; run `python -m experiments.prepare` on it")
+    offers = pa.compute.equal(table["target_action"], "OFFER")
+    priceless = pa.compute.and_(offers, pa.compute.is_null(table["target_price"], nan_is_null=True))
+    if pa.compute.any(priceless).as_py():
+        row = pa.compute.index(priceless, True).as_py()
+        raise InputError(
+            f"{source}, row {row}: an OFFER has no target_price; run `python -m experiments.prepare` on it"
+        )
     return table
 
 
@@ -92,7 +121,8 @@ class NegotiationDataset(Dataset):
         prompt_weight: float = 0.0,
         rho: NDArray[np.float64] | None = None,
     ) -> None:
-        table = table if isinstance(table, pa.Table) else read_steps(Path(table))
+        if not isinstance(table, pa.Table):
+            table = read_steps(Path(table))
         labels = table["rho_train"].to_numpy() if rho is None else np.asarray(rho)
         width = table["price_high"].to_numpy() - table["price_low"].to_numpy()
         keep = np.flatnonzero(width > 1e-6)

@@ -38,10 +38,11 @@ class HyperLoRALinear(nn.Module):
         self.binding: RhoBinding | None = None
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw A (Kaiming-uniform with a = √5, as PEFT does) and zero B."""
+        """Draw A (Kaiming-uniform with a = √5, as PEFT does), on the CPU for every device alike, and zero B."""
         bound = 1.0 / math.sqrt(self.lora_A.shape[1])
         with torch.no_grad():
-            self.lora_A.uniform_(-bound, bound, generator=generator)
+            drawn = torch.empty(self.lora_A.shape).uniform_(-bound, bound, generator=generator)
+            self.lora_A.copy_(drawn)
             self.lora_B.zero_()
 
     @property

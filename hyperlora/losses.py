@@ -100,6 +100,7 @@ def batch_gates(model: Any, rho: Tensor) -> Tensor:
     from .gates import gate_bank
 
     binding = model.hyperlora_binding
-    if binding.gates is not None and rho is model.current_rho:
-        return binding.gates
+    gates = binding.gates
+    if gates is not None and rho is binding.made_of and gates.requires_grad == torch.is_grad_enabled():
+        return gates
     return gate_bank(binding.nets, binding.as_rows(rho))

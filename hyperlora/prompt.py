@@ -63,18 +63,19 @@ def normalize_price(value: float, low: float, high: float) -> float:
 
 
 def is_failure(rho: float) -> bool:
-    """Whether ρ stands for an impasse: -1, or any negative value."""
-    return rho < 0.0
+    """Whether ρ stands for an impasse (-1); a deal a rounding error below 0 does not."""
+    return rho <= -0.5
 
 
 def format_rho_text(rho: float, prompt_format: int = 2) -> str:
-    """``<RHO> 0.5300``, or ``<RHO> <RHO_FAIL>`` for an impasse; two decimals in format 1.
+    """``<RHO> 0.5300``, or ``<RHO> <RHO_FAIL>`` for an impasse; two decimals in format 1. Clamped to [0, 1].
 
     The only place where ρ becomes text.
     """
     if is_failure(rho):
         return "<RHO> <RHO_FAIL>"
-    return f"<RHO> {rho:.4f}" if prompt_format == 2 else f"<RHO> {rho:.2f}"
+    shown = min(1.0, max(0.0, rho))
+    return f"<RHO> {shown:.4f}" if prompt_format == 2 else f"<RHO> {shown:.2f}"
 
 
 def format_success_text(rho: float) -> str:

@@ -93,7 +93,9 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Ada
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=(0.9, settings.beta2), fused=True)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=settings.lr, betas=(0.9, settings.beta2), fused=True
+    )
 
 
 def train(
@@ -160,7 +162,7 @@ def _backward(
     """Accumulate the gradients of one step; every target token weighs the same whatever its micro-batch."""
     from .binding import bind_rho
 
-    weight = sum(float(batch["weights"][batch["labels"] != IGNORE].sum()) for batch in batches)
+    weight = sum(float(batch["weights"][:, 1:][batch["labels"][:, 1:] != IGNORE].sum()) for batch in batches)
     total, separation, smoothness = 0.0, 0.0, 0.0
     for batch in batches:
         if not hasattr(model, "hyperlora_binding"):

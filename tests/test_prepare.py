@@ -198,6 +198,10 @@ CORRUPTIONS = {
     "no_zopa": lambda game: [
         row.update(reservation_price={"buyer": 500.0, "seller": 600.0}[row["role"]]) for row in game
     ],
+    "outside_zopa": lambda game: [
+        row.update(reservation_price=game[-1]["last_offer_price"] - {"buyer": 10.0, "seller": 40.0}[row["role"]])
+        for row in game
+    ],
     "history": change("history_prices", [1.0, 2.0, 3.0]),
     "success": change("success", lambda success: not success),
     "rho": change("rho_train", 0.123),

@@ -34,6 +34,7 @@ STRUCTURE = {
     "last_offer": "last_offer_price is not the offer of the turn before",
     "unfinished": "no ACCEPT, yet fewer than max_turns turns",
     "no_zopa": "a deal where the seller's limit is not below the buyer's: rho is undefined",
+    "outside_zopa": "a deal beyond a seat's reservation: its rho lies outside [0, 1] and cannot be requested",
 }
 LABELS = {
     "history": "the history is not the last offers before the step",
@@ -86,8 +87,16 @@ def check_structure(rows: StepRows) -> list[Finding]:
         "last_offer": ~_equal(rows.last_offer, expected),
         "unfinished": last & ~rows.accept & (rows.turn < rows.max_turns),
         "no_zopa": last & rows.accept & ~(limits[:, 0] > limits[:, 1])[rows.episode],
+        "outside_zopa": last & rows.accept & _outside(rows)[rows.episode],
     }
     return [Finding(kind, STRUCTURE[kind], mask) for kind, mask in broken.items() if mask.any()]
+
+
+def _outside(rows: StepRows) -> Mask:
+    """``[E]`` deals more than a cent beyond a reservation, where there is a ZOPA."""
+    limits, price = rows.limits, rows.deal_price
+    beyond = (price > limits[:, 0] + _CENT) | (price < limits[:, 1] - _CENT)
+    return beyond & (limits[:, 0] > limits[:, 1])
 
 
 def check_labels(corpus: Corpus) -> list[Finding]:

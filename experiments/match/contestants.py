@@ -16,6 +16,12 @@ from bargain_env.errors import InputError, unknown
 
 Floats = NDArray[np.float64]
 SHIPPED = "janus-nano"
+CONTROLS: dict[str, dict[str, Any]] = {
+    "janus": {},
+    "base": {"control": True, "base_only": True},
+    "shuffled": {"control": True, "shuffled": True},
+}
+"""Kinds of Janus agents; the controls play the shipped model, or that of the PATH they are given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +79,14 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
         return [script(name) for name in agents.list_strategies(evaluable=True)]
     if kind == "script":
         return [script(agents.describe(rest).name)]
-    if kind == "janus":
-        if not rest or not Path(rest).exists():
-            raise InputError(f"agent {spec!r}: no checkpoint at {rest!r}; give janus:PATH of a trained adapter folder")
-        return [janus(spec, rest, options)]
     if spec == SHIPPED:
         return [janus(spec, SHIPPED, options)]
-    if spec == "base":
-        return [janus(spec, SHIPPED, options, control=True, base_only=True)]
-    if spec == "shuffled":
-        return [janus(spec, SHIPPED, options, control=True, shuffled=True)]
-    forms = [SHIPPED, "janus:PATH", "base", "shuffled", "scripts", "script:NAME"]
+    if kind in CONTROLS:
+        if spec != kind and not Path(rest).is_dir():
+            raise InputError(f"agent {spec!r}: no checkpoint at {rest!r}; give {kind}:PATH of a trained adapter folder")
+        if spec != "janus":
+            return [janus(spec, rest or SHIPPED, options, **CONTROLS[kind])]
+    forms = [SHIPPED, "janus:PATH", "base", "base:PATH", "shuffled", "shuffled:PATH", "scripts", "script:NAME"]
     if spec in agents.list_strategies():
         raise InputError(f"unknown agent {spec!r}; did you mean 'script:{spec}'? known: {', '.join(forms)}")
     raise unknown("agent", spec, forms)

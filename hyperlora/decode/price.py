@@ -59,7 +59,10 @@ def expected_price(tree: PromptTree, grammar: Grammar, levels: int, width: int) 
     parents = np.zeros_like(nodes)
     covered = np.ones(batch)
     for _ in range(levels):
-        if grammar.is_leaf(nodes).all():
+        complete = grammar.is_leaf(nodes)
+        total += np.where(complete, weights * middle[nodes], 0.0).sum(axis=1)
+        weights = np.where(complete, 0.0, weights)
+        if not weights.any():
             break
         kept = np.argsort(-weights, axis=1, kind="stable")[:, : min(width, weights.shape[1])]
         rest = weights.copy()

@@ -91,9 +91,9 @@ class Scorer:
     def _decide(
         self, prompts: list[list[int]], rho: Floats | None, may_accept: NDArray[np.bool_], uniforms: Floats | None
     ) -> Decisions:
-        if rho is None:
+        if not hasattr(self.model, "hyperlora_binding"):
             return self._walk(prompts, may_accept, uniforms)
-        with bind_rho(self.model, torch.from_numpy(rho.astype(np.float32)).unsqueeze(1)):
+        with bind_rho(self.model, None if rho is None else torch.from_numpy(rho.astype(np.float32)).unsqueeze(1)):
             return self._walk(prompts, may_accept, uniforms)
 
     def _walk(self, prompts: list[list[int]], may_accept: NDArray[np.bool_], uniforms: Floats | None) -> Decisions:
