@@ -90,7 +90,8 @@ def run(settings: Settings) -> dict[str, Any]:
     with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
         episodes = arena.run_tournament(players, plan, board.observe)
     found = summary.summarise(episodes, described(settings, players, plan))
-    files = [results.write(episodes, folder), *summary.write(found, folder), report.write(found, episodes, folder)]
+    page = report.write(found, episodes, folder)  # first: if it cannot be drawn, the earlier files stay as they were
+    files = [results.write(episodes, folder), *summary.write(found, folder), page]
     if settings.json:
         print(json.dumps({"overall": found["overall"], "files": [str(f) for f in files]}, ensure_ascii=False))
     console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)

@@ -120,7 +120,7 @@ def run(settings: Settings) -> Path:
     table = read_steps(settings.data, "train")
     identity = _identity(settings)
     model, tokenizer, first_step = _model(settings, identity)
-    dataset, held_out = _dataset(settings, table, tokenizer), _eval_set(settings, tokenizer)
+    dataset, held_out = _dataset(settings, table, tokenizer, settings.rho_jitter), _eval_set(settings, tokenizer)
     out = cli.output_folder(settings.out)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     console.print(
@@ -206,7 +206,7 @@ def _model(settings: Settings, identity: dict[str, Any]) -> tuple[Any, Any, int]
     return prepare_model(model, tokenizer, shape, settings.prompt_format, settings.seed), tokenizer, 0
 
 
-def _dataset(settings: Settings, table: pa.Table, tokenizer: Any) -> NegotiationDataset:
+def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float = 0.0) -> NegotiationDataset:
     return NegotiationDataset(
         table,
         tokenizer,
@@ -214,14 +214,14 @@ def _dataset(settings: Settings, table: pa.Table, tokenizer: Any) -> Negotiation
         settings.max_length,
         settings.prompt_format,
         settings.decimal_weights,
-        rho=_labels(settings, table),
+        rho=_labels(table, jitter, settings.seed),
     )
 
 
-def _labels(settings: Settings, table: pa.Table) -> NDArray[np.float64]:
-    """``[N]`` the ρ of each row, shifted by up to ``rho_jitter``; an impasse stays -1."""
+def _labels(table: pa.Table, jitter: float, seed: int) -> NDArray[np.float64]:
+    """``[N]`` the ρ of each row, shifted by up to ``jitter``; an impasse stays -1."""
     rho = table["rho_train"].to_numpy()
-    shift = np.random.default_rng([settings.seed, len(rho)]).uniform(-1.0, 1.0, len(rho)) * settings.rho_jitter
+    shift = np.random.default_rng([seed, len(rho)]).uniform(-1.0, 1.0, len(rho)) * jitter
     return np.where(rho >= 0.0, np.clip(rho + shift, 0.0, 1.0), rho)
 
 

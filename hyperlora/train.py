@@ -171,7 +171,7 @@ def _backward(
         else:
             with bind_rho(model, batch["rho"]):
                 loss, _ = target_loss(model, batch["input_ids"], batch["labels"], batch["weights"])
-                gate_loss, sep, smooth = _gate_terms(model, settings)
+                gate_loss, sep, smooth = _gate_terms(model, settings, step)
                 (loss / weight + gate_loss / len(batches)).backward()
             separation, smoothness = separation + sep / len(batches), smoothness + smooth / len(batches)
         total += loss.item() / weight
@@ -182,11 +182,12 @@ def _backward(
     return total, separation, smoothness
 
 
-def _gate_terms(model: Any, settings: TrainSettings) -> tuple[Tensor | float, float, float]:
+def _gate_terms(model: Any, settings: TrainSettings, step: int) -> tuple[Tensor | float, float, float]:
     total: Tensor | float = 0.0
     separation = smoothness = 0.0
     if settings.lambda_sep > 0:
-        term = compute_gate_separation_loss(model, model.current_rho, settings.sep_exclude_failures)
+        pairs = torch.Generator().manual_seed(_mix(settings.seed, step))
+        term = compute_gate_separation_loss(model, model.current_rho, settings.sep_exclude_failures, pairs)
         total, separation = total + settings.lambda_sep * term, term.item()
     if settings.lambda_smooth > 0:
         term = compute_gate_smoothness_loss(model, model.current_rho, settings.sep_exclude_failures)

@@ -187,13 +187,13 @@ def test_separation_loss_is_the_formula_and_pushes_gates_apart():
         model, rho, exclude_failures=False, generator=torch.Generator().manual_seed(3)
     )
     assert not torch.equal(with_failure, value)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.001)
-    for _ in range(150):
-        optimizer.zero_grad()
-        compute_gate_separation_loss(model, rho).backward()
-        optimizer.step()
+    value.backward()
+    with torch.no_grad():
+        for name, parameter in adapter_parameters(model).items():
+            if "hyper_net" in name:
+                parameter -= 0.5 * parameter.grad
     after = compute_gate_separation_loss(model, rho, generator=torch.Generator().manual_seed(3))
-    assert after.item() < 5 * value.item() < 0
+    assert after < value < 0
     assert compute_gate_separation_loss(model, torch.tensor([[-1.0], [0.4]])) == 0
 
 
