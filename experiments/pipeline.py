@@ -151,7 +151,8 @@ def publish(final: Path, model: Path, settings: Settings) -> None:
     with replacing_folder(model / "adapter", CONFIG) as temporary:
         shutil.copytree(final, temporary, dirs_exist_ok=True)
         config = json.loads((temporary / CONFIG).read_text())
-        (temporary / CONFIG).write_text(json.dumps({**config, "base_model": "../base"}, indent=2) + "\n")
+        config["base_model"] = config["run"]["model_name"] = "../base"
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (temporary / "README.md").write_text(nano_card(asdict(settings)))
 
 
