@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,8 @@ def load_base(
         options |= {"quantization_config": _four_bits(options["dtype"]), "device_map": {"": device}}
     try:
         tokenizer = load_tokenizer(folder, **extra)
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+        with _no_progress_bar():
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -106,6 +109,20 @@ def load_base(
     model.base_spec = spec
     model.base_precision = "nf4" if use_qlora else str(model.dtype).removeprefix("torch.")
     return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading a small model takes milliseconds; its bar would stand in the middle of a command's own output."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _locate(spec: str) -> tuple[str, dict[str, Any]]:

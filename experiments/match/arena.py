@@ -29,7 +29,7 @@ from .contestants import Contestant
 
 Floats = NDArray[np.float64]
 
-BLOCK_ROWS = 2048
+BLOCK_ROWS = 512
 """Games of one batch; fewer where a block of whole scenarios does not fill it."""
 
 
