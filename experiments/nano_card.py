@@ -20,9 +20,9 @@ turns its bargaining posture by a number ρ in [0, 1]: 0 asks for the buyer's be
 - **Adapter**: rank 16, trained on the same games with the ρ that each game reached ({settings["adapter_steps"]:,} steps).
 - **Games**: preset `{settings["scenario"]}`, random pairs of the strategies registered as `train`, both starters.
 - **Use**: `python -m experiments.tournament --agents janus-nano --scenario {settings["scenario"]}`. Decode with `mean`.
-- **Limits**: it knows the price range, the 20 turns and the opponents of its preset, and nothing else. Where the ZOPA is
-  not the 500 of the preset `paper` its dial is compressed. A request against its own interest is met only as far as
-  opponents allow.
+- **Limits**: it knows the price range, the 20 turns and the opponents of its preset, and nothing else. It was
+  neither trained nor tested on other presets. Its dial is monotone but compressed: a request far from the middle is met
+  only as far as its opponents allow, and at the selfish end of a seat a share of games ends without a deal.
 - **Re-create**: `python -m experiments.pipeline {command} --out DIR`. The weights depend on the
   number of threads in their last bits.
 """
