@@ -25,6 +25,8 @@ from bargain_env.errors import InputError
 
 T = TypeVar("T")
 MOST_RHO = 1000
+PLAIN_WIDTH = 120
+"""Columns of a line where there is no terminal to fit into."""
 
 
 def parse(settings: type[T], argv: list[str] | None = None) -> T:
@@ -73,7 +75,10 @@ def fail(message: str) -> None:
 
 def console(quiet: bool = False) -> Console:
     """Where people read: stdout, plain when it is not a terminal, silent with ``quiet``."""
-    return Console(quiet=quiet, highlight=False)
+    made = Console(quiet=quiet, highlight=False)
+    if not made.is_terminal:
+        made.width = max(made.width, PLAIN_WIDTH)
+    return made
 
 
 def output_folder(path: Path) -> Path:

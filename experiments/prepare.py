@@ -167,7 +167,7 @@ def _report(console: Console, settings: Settings, problems: list[Problem], manif
         console.out(f"agreement {agreement:.1%}, rho {manifest['rho_mean']:.4f} ± {manifest['rho_sd']:.4f} (sd)")
     for name in (*manifest["sha256"], "problems.json", "manifest.json"):
         console.out(f"wrote {settings.out / name}")
-    console.out(f"next: python -m experiments.train --data {settings.out}")
+    console.out(f"next: python -m experiments.train --data {settings.out} --model-name janus-nano --out runs/adapter")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import refuse_foreign, replacing_folder
 from experiments import cli
 from experiments.training_log import TrainingLog
-from hyperlora.base import nano_model
+from hyperlora.base import nano_model, no_progress_bar
 from hyperlora.data import NegotiationDataset, read_steps
 from hyperlora.tokens import build_nano_tokenizer
 from hyperlora.train import TrainSettings, train
@@ -108,8 +108,9 @@ def run(settings: Settings) -> Path:
         schedule="cosine",
         seed=settings.seed,
     )
-    train(model, dataset, plan, on_step=TrainingLog(console, plan.max_steps))
-    with replacing_folder(settings.out, MODEL) as temporary:
+    with TrainingLog(console, plan.max_steps) as log:
+        train(model, dataset, plan, on_step=log)
+    with replacing_folder(settings.out, MODEL) as temporary, no_progress_bar():
         model.save_pretrained(str(temporary))
         tokenizer.save_pretrained(str(temporary))
     console.print(f"wrote {settings.out}")

@@ -28,9 +28,6 @@ from experiments.match.live import Scoreboard
 from experiments.plugins import load_plugin
 from experiments.reporting import summary
 
-PLAIN_WIDTH = 120
-"""Columns of a table where there is no terminal to fit into."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -84,8 +81,6 @@ def run(settings: Settings) -> dict[str, Any]:
         if player.takes_rho:  # a checkpoint that cannot be loaded should not be found out after an hour of play
             player.build(np.array(plan.rho[:1]), plan.preset)
     console = cli.console(settings.quiet or settings.json)
-    if not console.is_terminal:
-        console.width = max(console.width, PLAIN_WIDTH)
     console.print(_heading(players, plan), soft_wrap=True)
     with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
         episodes = arena.run_tournament(players, plan, board.observe)

@@ -132,7 +132,7 @@ def run(settings: Settings) -> Path:
     optimizer = make_optimizer(model, plan)
     if settings.resume:
         load_optimizer(optimizer, settings.resume)
-    log = TrainingLog(console, settings.max_steps)
+    log = TrainingLog(console, settings.max_steps, first_step)
 
     def save(name: str, step: int, files: dict[str, dict[str, torch.Tensor]]) -> None:
         save_hyperlora_adapter(
@@ -154,7 +154,8 @@ def run(settings: Settings) -> Path:
             log.checkpoint(report.step, f"step-{report.step:06d}" if due else "", report.lr, evaluation)
             log.write(out / "training_log.json", resumed_from=str(settings.resume) if settings.resume else None)
 
-    train(model, dataset, plan, optimizer=optimizer, first_step=first_step, on_step=on_step)
+    with log:
+        train(model, dataset, plan, optimizer=optimizer, first_step=first_step, on_step=on_step)
     save("final", settings.max_steps, {})
     console.print(f"wrote {out / 'final'} and {out / 'training_log.json'}", soft_wrap=True)
     console.print(

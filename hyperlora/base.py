@@ -95,7 +95,7 @@ def load_base(
         options |= {"quantization_config": _four_bits(options["dtype"]), "device_map": {"": device}}
     try:
         tokenizer = load_tokenizer(folder, **extra)
-        with _no_progress_bar():
+        with no_progress_bar():
             model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -112,7 +112,7 @@ def load_base(
 
 
 @contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Loading a small model takes milliseconds; its bar would stand in the middle of a command's own output."""
     from transformers.utils import logging
 

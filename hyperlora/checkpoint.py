@@ -106,17 +106,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     """``adapter_config.json`` of an adapter folder.
 
     Raises:
-        InputError: no such folder, no config in it, or not JSON.
+        InputError: no such folder, no config in it, not JSON, or not that of an adapter.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise InputError(f"no adapter in {folder}: {CONFIG} is missing; train one with `python -m experiments.train`")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); the checkpoint is damaged, take an earlier one"
         ) from error
+    if not isinstance(config, dict) or "base_model" not in config:
+        raise InputError(f"{path} names no base_model, so it is not the config of a HyperLoRA adapter")
+    return config
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

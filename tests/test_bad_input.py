@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from experiments import cli, collect, pipeline, prepare, tournament, train
+from experiments import cli, collect, pipeline, prepare, pretrain, tournament, train
+from hyperlora import build_nano_tokenizer
+from hyperlora.base import nano_folder, nano_model
 
 
 def complaint(command, arguments, capsys) -> str:
@@ -89,3 +92,56 @@ def test_pipeline_does_not_mix_runs(capsys, tmp_path):
     (tmp_path / "pipeline.json").write_text(json.dumps({"seed": 7}))
     assert "other settings" in complaint(pipeline, ["--out", tmp_path], capsys)
     assert [p.name for p in Path(tmp_path).iterdir()] == ["pipeline.json"]
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "expected"),
+    [
+        ("[]", None, "base_model"),
+        ('{"rank": 16}', None, "base_model"),
+        ('{"base_model": "janus-nano"}', b"not a tensor file", "cannot be read"),
+    ],
+)
+def test_damaged_adapters(config, weights, expected, capsys, tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(config)
+    if weights:
+        (folder / "adapter_state.pt").write_bytes(weights)
+    out = tmp_path / "o"
+    assert expected in complaint(tournament, ["--agents", f"janus:{folder}", "--games", 1, "--out", out], capsys)
+
+
+def test_an_adapter_of_another_base_is_refused(capsys, tmp_path):
+    shutil.copytree(nano_folder() / "adapter", tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    other = tmp_path / "base"
+    nano_model(seed=5).save_pretrained(str(other))
+    build_nano_tokenizer().save_pretrained(str(other))
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({**config, "base_model": "../base"}))
+    arguments = ["--agents", f"janus:{tmp_path / 'adapter'}", "--games", 1, "--out", tmp_path / "o"]
+    capsys.readouterr()  # transformers' own progress bar of saving
+    assert "was trained on" in complaint(tournament, arguments, capsys)
+
+
+def test_a_folder_that_is_not_ours_is_never_replaced(capsys, tmp_path, steps):
+    pq.write_table(steps, tmp_path / "steps.parquet")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    err = complaint(pretrain, ["--data", tmp_path, "--out", mine, "--max-steps", 1], capsys)
+    assert "would be lost" in err
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_resumed_run_must_be_the_same_run(capsys, tmp_path, steps):
+    table = steps.slice(0, 40)
+    split = table.set_column(table.column_names.index("split"), "split", [["train"] * 40])
+    pq.write_table(split, tmp_path / "steps.parquet")
+    options = ["--data", tmp_path, "--model-name", "janus-nano", "--batch-size", 2, "--grad-accum", 1, "--max-steps", 2,
+               "--save-every", 1, "--eval-every", 0, "--quiet"]  # fmt: skip
+    cli.main(train.Settings, train.run, [str(a) for a in [*options, "--out", tmp_path / "a"]])
+    resume = [*options, "--resume", tmp_path / "a" / "step-000001", "--out", tmp_path / "b"]
+    assert "lr 0.0002 → 0.1" in complaint(train, [*resume, "--lr", 0.1], capsys)
+    assert not (tmp_path / "b").exists()
+    cli.main(train.Settings, train.run, [str(a) for a in resume])
