@@ -68,15 +68,8 @@ def inject_hyperlora(
 
     Args:
         model: a causal LM; changed in place.
-        rank: see `HyperLoRASettings`, as the arguments that follow.
-        alpha: .
-        dropout: .
-        hyper_hidden: .
-        target_modules: .
-        use_fourier: .
-        fourier_freqs: .
-        include_raw: .
-        gate_activation: .
+        rank, alpha, dropout, hyper_hidden, target_modules, use_fourier, fourier_freqs, include_raw, gate_activation: the
+            fields of `HyperLoRASettings`.
         seed: of the initial A and gate networks.
 
     Returns:
@@ -93,29 +86,18 @@ def inject_hyperlora(
         raise InputError(f"no linear layer ends with {list(target_modules)}; this model has {linear}")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    settings = HyperLoRASettings(
+        rank, alpha, dropout, hyper_hidden, tuple(target_modules),
+        use_fourier, fourier_freqs, include_raw, gate_activation,
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        layers = [
-            _wrap(model, name, generator, rank, alpha, dropout)(
-                RhoHyperNet(rank, hyper_hidden, use_fourier, fourier_freqs, include_raw, gate_activation)
-            )
-            for name in names
-        ]
+        layers = [_wrap(model, name, settings, generator) for name in names]
     binding = attach(model, [layer.hyper_net for layer in layers])
     for index, layer in enumerate(layers):
         layer.index, layer.binding = index, binding
-    model.hyperlora_settings = HyperLoRASettings(
-        rank,
-        alpha,
-        dropout,
-        hyper_hidden,
-        tuple(target_modules),
-        use_fourier,
-        fourier_freqs,
-        include_raw,
-        gate_activation,
-    )
+    model.hyperlora_settings = settings
     return model
 
 
@@ -123,18 +105,19 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def _wrap(model: nn.Module, name: str, generator: torch.Generator, rank: int, alpha: float, dropout: float) -> Any:
+def _wrap(model: nn.Module, name: str, settings: HyperLoRASettings, generator: torch.Generator) -> HyperLoRALinear:
+    """Put a `HyperLoRALinear` in the place of the layer called ``name``."""
     parent_name, _, attribute = name.rpartition(".")
     parent = model.get_submodule(parent_name)
-
-    def build(net: RhoHyperNet) -> HyperLoRALinear:
-        base = getattr(parent, attribute)
-        layer = HyperLoRALinear(base, net.to(next(base.parameters()).device), rank, alpha, dropout)
-        layer.initialise(generator)
-        setattr(parent, attribute, layer.train(parent.training))
-        return layer
-
-    return build
+    base = getattr(parent, attribute)
+    net = RhoHyperNet(
+        settings.rank, settings.hyper_hidden, settings.use_fourier, settings.fourier_freqs,
+        settings.include_raw, settings.gate_activation,
+    ).to(next(base.parameters()).device)  # fmt: skip
+    layer = HyperLoRALinear(base, net, settings.rank, settings.alpha, settings.dropout)
+    layer.initialise(generator)
+    setattr(parent, attribute, layer.train(parent.training))
+    return layer
 
 
 def adapter_modules(model: nn.Module) -> Iterator[tuple[str, HyperLoRALinear | TokenRows]]:
