@@ -132,31 +132,10 @@ def run(settings: Settings) -> Path:
     optimizer = make_optimizer(model, plan)
     if settings.resume:
         load_optimizer(optimizer, settings.resume)
-    log = TrainingLog(console, settings.max_steps, first_step)
-
-    def save(name: str, step: int, files: dict[str, dict[str, torch.Tensor]]) -> None:
-        save_hyperlora_adapter(
-            model, tokenizer, out / name, k_history=settings.k_history, prompt_format=settings.prompt_format,
-            card=_card(settings, step), pickle=settings.save_pickle, extra={"step": step, "run": identity}, files=files,
-        )  # fmt: skip
-
-    def on_step(report: StepReport) -> None:
-        log(report)
-        last = report.step == settings.max_steps
-        due = settings.save_every and report.step % settings.save_every == 0
-        evaluate = settings.eval_every and (last or report.step % settings.eval_every == 0)
-        evaluation = evaluate_loss(model, held_out) if evaluate and held_out is not None else None
-        if evaluation:
-            console.print(f"  eval loss {evaluation['eval_loss']:.4f} on {evaluation['rows']} rows")
-        if due:
-            save(f"step-{report.step:06d}", report.step, {OPTIMIZER: optimizer_tensors(optimizer)})
-        if due or evaluation or last:
-            log.checkpoint(report.step, f"step-{report.step:06d}" if due else "", report.lr, evaluation)
-            log.write(out / "training_log.json", resumed_from=str(settings.resume) if settings.resume else None)
-
-    with log:
-        train(model, dataset, plan, optimizer=optimizer, first_step=first_step, on_step=on_step)
-    save("final", settings.max_steps, {})
+    with TrainingLog(console, settings.max_steps, first_step) as log:
+        keeper = Keeper(settings, identity, out, model, tokenizer, optimizer, held_out, log)
+        train(model, dataset, plan, optimizer=optimizer, first_step=first_step, on_step=keeper.on_step)
+    keeper.save("final", settings.max_steps)
     console.print(f"wrote {out / 'final'} and {out / 'training_log.json'}", soft_wrap=True)
     console.print(
         f"next: python -m experiments.tournament --agents janus:{out / 'final'} --rho 0:1:0.1", soft_wrap=True
@@ -164,6 +143,51 @@ def run(settings: Settings) -> Path:
     if settings.json:
         print(json.dumps({"adapter": str(out / "final"), "log": str(out / "training_log.json")}))
     return out / "final"
+
+
+@dataclass(slots=True)
+class Keeper:
+    """What happens beside the training itself: evaluation, checkpoints and the log, each when it is due."""
+
+    settings: Settings
+    identity: dict[str, Any]
+    out: Path
+    model: Any
+    tokenizer: Any
+    optimizer: torch.optim.AdamW
+    held_out: NegotiationDataset | None
+    log: TrainingLog
+
+    def save(self, name: str, step: int, files: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
+        """Write the adapter as it is now to the folder ``name``."""
+        save_hyperlora_adapter(
+            self.model,
+            self.tokenizer,
+            self.out / name,
+            k_history=self.settings.k_history,
+            prompt_format=self.settings.prompt_format,
+            card=_card(self.settings, step),
+            pickle=self.settings.save_pickle,
+            extra={"step": step, "run": self.identity},
+            files=files,
+        )
+
+    def on_step(self, report: StepReport) -> None:
+        """Called after each optimizer step."""
+        self.log(report)
+        last = report.step == self.settings.max_steps
+        due = bool(self.settings.save_every) and report.step % self.settings.save_every == 0
+        evaluation = None
+        if self.held_out is not None and (last or report.step % self.settings.eval_every == 0):
+            evaluation = evaluate_loss(self.model, self.held_out)
+            self.log.console.print(f"  eval loss {evaluation['eval_loss']:.4f} on {evaluation['rows']} rows")
+        name = f"step-{report.step:06d}" if due else ""
+        if due:
+            self.save(name, report.step, {OPTIMIZER: optimizer_tensors(self.optimizer)})
+        if due or evaluation or last:
+            self.log.checkpoint(report.step, name, report.lr, evaluation)
+            resumed = str(self.settings.resume) if self.settings.resume else None
+            self.log.write(self.out / "training_log.json", resumed_from=resumed)
 
 
 def _plan(settings: Settings) -> TrainSettings:
