@@ -29,7 +29,6 @@ class Stream(IntEnum):
     SCENARIO = 1
     PAIRING = 2
     SPLIT = 3
-    TRAINING = 4
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:

@@ -21,8 +21,9 @@ turns its bargaining posture by a number ρ in [0, 1]: 0 asks for the buyer's be
 - **Games**: preset `{settings["scenario"]}`, random pairs of the strategies registered as `train`, both starters.
 - **Use**: `python -m experiments.tournament --agents janus-nano --scenario {settings["scenario"]}`. Decode with `mean`.
 - **Limits**: it knows the price range, the 20 turns and the opponents of its preset, and nothing else. It was
-  neither trained nor tested on other presets. Its dial is monotone but compressed: a request far from the middle is met
-  only as far as its opponents allow, and at the selfish end of a seat a share of games ends without a deal.
+  not trained on other presets: measure it there before relying on it. Its dial is monotone but compressed: a request
+  far from the middle is met only as far as its opponents allow, and at the selfish end of a seat a share of games ends
+  without a deal.
 - **Re-create**: `python -m experiments.pipeline {command} --out DIR`. The weights depend on the
   number of threads in their last bits.
 """

@@ -28,7 +28,6 @@ pytestmark = [
 def trained(steps, tmp_path_factory):
     """Twenty optimizer steps on one small set of decisions; returns the run's folder."""
     folder = tmp_path_factory.mktemp("smollm2")
-    pq.write_table(steps.slice(0, 64), folder / "steps.parquet")
     table = steps.slice(0, 64)
     column = table.column_names.index("split")
     pq.write_table(table.set_column(column, "split", [["train"] * 64]), folder / "steps.parquet")

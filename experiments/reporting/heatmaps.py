@@ -18,7 +18,7 @@ from .charts import FAINT, INK, new_figure, short, style
 Row = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
-ABOVE, BELOW, PLAIN = "#d9541e", "#2b74c9", "#2f9e78"
+ABOVE, BELOW = "#d9541e", "#2b74c9"
 ALL = "all opponents"
 
 
