@@ -5,11 +5,15 @@ Importing this package does not import torch: `JanusAgent` is loaded on first us
 
 from typing import TYPE_CHECKING, Any
 
+from bargain_env.opponents import understand_names
+
 from . import scripted  # noqa: F401  (registers the scripted strategies)
 from .registry import StrategyInfo, describe, list_strategies, make, make_for, register
 
 if TYPE_CHECKING:
     from .janus import JanusAgent
+
+understand_names(make_for)
 
 __all__ = ["JanusAgent", "StrategyInfo", "describe", "list_strategies", "make", "make_for", "register"]
 

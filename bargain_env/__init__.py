@@ -8,15 +8,21 @@
 """
 
 from .core import Move, MoveKind, Scenario, Seat, State, step
+from .opponents import Linear, Mixture
 from .outcome import IMPASSE_RHO, settlement, utilities
 from .play import Trajectories, concatenate, play
 from .policy import Moves, Policy, RoutedPolicy, SeatGames, SeatView
+from .registration import register as _register
 from .scenarios import DEFAULT_PRESET, PRESETS, Preset, Scenarios, preset, sample
+
+_register()
 
 __all__ = [
     "DEFAULT_PRESET",
     "IMPASSE_RHO",
     "PRESETS",
+    "Linear",
+    "Mixture",
     "Move",
     "MoveKind",
     "Moves",

@@ -1,15 +1,21 @@
-"""The grid of actions that learners see: ``Discrete(1 + K)``.
+"""Two ways for a learner to spell a move, each a pair of pure functions.
 
-Action 0 is ACCEPT; action ``i >= 1`` offers the ``i``-th of K evenly spaced prices from ``price_low`` to
-``price_high``, both included. With the default K = 131 on [200, 1500] the step is 10.
+``grid``: ``Discrete(1 + K)``. Action 0 is ACCEPT; action ``i >= 1`` offers the ``i``-th of K evenly spaced prices from
+``price_low`` to ``price_high``, both included. With the default K = 131 on [200, 1500] the step is 10. Masked.
+
+``box``: ``Box(-1, 1, (1,))``. -1 is ``price_low``, 1 is ``price_high``. A price that is as good for the other seat as its
+own standing offer, or better, *crosses* it and means ACCEPT at the standing price; any other price is an offer. Nothing is
+ever illegal, so there is no mask.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from functools import lru_cache
 
-from .core import Move
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .core import Move, Seat
 
 ACCEPT = 0
 DEFAULT_PRICES = 131
@@ -26,8 +32,14 @@ def grid(price_low: float, price_high: float, n_prices: int = DEFAULT_PRICES) ->
     return np.linspace(price_low, price_high, n_prices)
 
 
+@lru_cache(maxsize=64)
+def grid_moves(price_low: float, price_high: float, n_prices: int) -> tuple[Move, ...]:
+    """``[1 + K]`` the move of each action of `grid`: ``grid_moves(...)[a] == decode(a, grid(...))``."""
+    return (Move(True), *(Move(False, price) for price in grid(price_low, price_high, n_prices).tolist()))
+
+
 def decode(action: int, prices: NDArray[np.float64]) -> Move:
-    """The move that ``action`` stands for.
+    """The move that ``action`` stands for on the grid.
 
     Args:
         action: 0 to K.
@@ -61,3 +73,53 @@ def action_mask(to_move: bool, may_accept: bool, n_prices: int) -> NDArray[np.in
     mask = np.full(1 + n_prices, int(to_move), dtype=np.int8)
     mask[ACCEPT] = int(to_move and may_accept)
     return mask
+
+
+def decode_box(
+    value: ArrayLike, price_low: ArrayLike, price_high: ArrayLike, seat: Seat, standing: ArrayLike
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """``(accept, price)`` of box actions; all arguments but ``seat`` broadcast to ``[B]``.
+
+    Args:
+        value: the action, in [-1, 1].
+        price_low: lower end of the public range.
+        price_high: upper end.
+        seat: who moves.
+        standing: the offer that the seat may accept, NaN where there is none.
+    """
+    low = np.asarray(price_low, dtype=np.float64)
+    price = low + (np.asarray(value, dtype=np.float64) + 1.0) * 0.5 * (np.asarray(price_high) - low)
+    return _crosses(price, standing, seat), price
+
+
+def _crosses(price: ArrayLike, standing: ArrayLike, seat: Seat) -> NDArray[np.bool_]:
+    """Where ``price`` is as good for the other seat as its own standing offer; never where nothing stands (NaN)."""
+    compare = np.greater_equal if seat == Seat.BUYER else np.less_equal
+    return np.asarray(compare(price, standing))
+
+
+def encode_box(
+    accept: ArrayLike, price: ArrayLike, price_low: ArrayLike, price_high: ArrayLike, seat: Seat, standing: ArrayLike
+) -> NDArray[np.float32]:
+    """Box actions of moves, arguments as in `decode_box`; ACCEPT is spelled as the far end of the range.
+
+    ``decode_box(encode_box(m))`` is ``m`` up to the rounding of float32 (1e-7 of the range).
+
+    Raises:
+        ValueError: an offer outside the range, an offer that crosses the standing one (it would be read as ACCEPT), or an
+            ACCEPT with nothing standing.
+    """
+    accept, price, standing = np.asarray(accept), np.asarray(price, dtype=np.float64), np.asarray(standing)
+    crosses, outside = _crosses(price, standing, seat), ~((price >= price_low) & (price <= price_high))
+    for wrong, why in (
+        (~accept & outside, "an offer is outside the public range"),
+        (
+            ~accept & crosses,
+            "an offer that crosses the standing offer cannot be spelled as a box action; accept instead",
+        ),
+        (accept & np.isnan(standing), "there is no standing offer to accept"),
+    ):
+        if np.any(wrong):
+            raise ValueError(why)
+    value = 2.0 * (price - price_low) / np.subtract(price_high, price_low) - 1.0
+    return np.where(accept, 1.0 if seat == Seat.BUYER else -1.0, value).astype(np.float32)

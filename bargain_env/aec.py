@@ -1,25 +1,32 @@
-"""The game for PettingZoo: `BargainAEC`, a shell over `bargain_env.core`."""
+"""The game for PettingZoo's agent-environment cycle: `BargainAEC` and, with guards against misuse, `GuardedBargainAEC`."""
 
 from __future__ import annotations
 
+import copy
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import InvalidAction
 from pettingzoo import AECEnv
+from pettingzoo.utils.env_logger import EnvLogger
 
-from . import actions, core
-from .core import MoveKind, Scenario, Seat, State
-from .observation import SIZE, observe
-from .outcome import utilities
-from .render import transcript
-from .scenarios import DEFAULT_PRESET, preset, sample
+from . import actions
+from .core import Scenario, Seat
+from .observation import SIZE
+from .render import RENDER_MODES, check_render_mode
+from .session import Observation, Session
+from .settings import GameSettings
 
 AGENTS = {"buyer_0": Seat.BUYER, "seller_0": Seat.SELLER}
+_NAMES = tuple(AGENTS)
+ILLEGAL_REWARD = -1.0
+_KEPT = ("agents", "agent_selection", "rewards", "_cumulative_rewards", "terminations", "truncations", "_infos")
 
 
-class BargainAEC(AECEnv[str, dict[str, np.ndarray], int]):
+class BargainAEC(AECEnv[str, Observation, Any]):
     """A buyer and a seller haggle over one price.
 
     ## Description
@@ -31,7 +38,7 @@ class BargainAEC(AECEnv[str, dict[str, np.ndarray], int]):
 
     ## Actions
 
-    ``Discrete(1 + n_prices)``, see `bargain_env.actions`:
+    With ``action_mode="grid"`` ``Discrete(1 + n_prices)``:
 
     | action | meaning |
     |---|---|
@@ -43,20 +50,25 @@ class BargainAEC(AECEnv[str, dict[str, np.ndarray], int]):
     ``infos[agent]["invalid_moves"]``; in `env` it ends the game with reward -1 for the offender. An offer beyond
     one's own reservation is legal, and so is an offer on the last turn, which nobody can answer.
 
+    With ``action_mode="box"`` ``Box(-1, 1, (1,))``: a price, -1 being the lower end of the range and 1 the upper; a
+    price that crosses the standing offer accepts it, at the standing price. Everything is legal; there is no mask.
+
     ## Observation
 
-    ``Dict(observation=Box(-1, 1, (22,), float32), action_mask=Box(0, 1, (1 + n_prices,), int8))``; the 22 numbers
-    are the table of `bargain_env.observation`.
+    ``Dict(observation=Box(-1, 1, (22,), float32), action_mask=Box(0, 1, (1 + n_prices,), int8))``, or the Box alone
+    in box mode; the 22 numbers are the table of `bargain_env.observation`. ``state()`` is what the buyer sees and the
+    seller's reservation: ``Box(-1, 1, (23,))``, for critics that may know both.
 
     ## Rewards
 
     0 until the last move. Then, with ρ = (price - seller_min) / (buyer_max - seller_min): 1 - ρ for the buyer and ρ
-    for the seller; 0 for both at an impasse. A deal beyond one's own reservation is worth less than 0.
+    for the seller; 0 for both at an impasse. A deal beyond one's own reservation is worth less than 0. Options change
+    this: ``discount``, ``turn_cost`` and ``opponent_weight``; the formula is in `bargain_env.rewards`.
 
     ## Termination
 
     ACCEPT, or ``max_turns`` moves of both seats together. The deadline is a rule of the game that both seats see
-    coming, so it terminates; nothing is ever truncated.
+    coming, so it terminates; nothing is ever truncated. Both seats get the same flag.
 
     ## Configurations
 
@@ -64,46 +76,49 @@ class BargainAEC(AECEnv[str, dict[str, np.ndarray], int]):
     |---|---|---|
     | ``scenario`` | ``"hidden"`` | preset that games are drawn from: ``paper``, ``hidden``, ``no_deal`` |
     | ``max_turns`` | 20 | moves of both seats together |
+    | ``tick`` | 0.01 | prices are rounded to multiples of this |
+    | ``discount`` | 1 | surplus factor for each turn before the accepted offer |
+    | ``action_mode`` | ``"grid"`` | ``grid`` or ``box`` |
     | ``n_prices`` | 131 | prices on the grid |
-    | ``render_mode`` | None | ``"ansi"``: `render` returns text; ``"human"``: every move is printed |
+    | ``turn_cost`` | 0 | taken from a seat's reward for each of its moves, in shares of the ZOPA |
+    | ``opponent_weight`` | 0 | share of the other seat's surplus in one's reward: -1 is zero-sum, 1 common interest |
+    | ``render_mode`` | None | ``ansi``: `render` returns text; ``human``: moves are printed; ``rgb_array``: a chart |
 
     ``reset(seed=s)`` plays game 0 of seed ``s``, and each later ``reset()`` the next: 1, 2, … Even games start with
     the buyer. ``reset(options={"scenario": Scenario(...)})`` plays that very game; other options are ignored.
 
+    ``clone()``, ``copy.deepcopy`` and ``pickle`` keep the game as it stands; ``get_state()`` and ``set_state(s)`` do the
+    same for one environment, faster.
+
     ## Version History
 
     * v0: first version.
+
+    Raises:
+        InputError: an unknown option, or a value outside its range.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  (PettingZoo reads a plain dict)
         "name": "bargain_v0",
-        "render_modes": ["human", "ansi"],
+        "render_modes": list(RENDER_MODES),
         "is_parallelizable": False,
         "render_fps": 1,
     }
 
-    def __init__(
-        self,
-        scenario: str = DEFAULT_PRESET,
-        max_turns: int = 20,
-        n_prices: int = actions.DEFAULT_PRICES,
-        render_mode: str | None = None,
-    ) -> None:
+    def __init__(self, render_mode: str | None = None, **game: Any) -> None:
         super().__init__()
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode {render_mode!r} must be None, 'human' or 'ansi'")
-        self.render_mode = render_mode
-        self._preset, self._max_turns, self._n_prices = preset(scenario).name, max_turns, n_prices
-        self._seed: int | None = None
-        self._next_id = 0
+        self.render_mode = check_render_mode(render_mode)
+        self.session = Session(GameSettings.of(game))
         self.possible_agents = list(AGENTS)
-        self.action_spaces = {a: spaces.Discrete(1 + n_prices) for a in AGENTS}
-        self.observation_spaces = {a: self._observation_space() for a in AGENTS}
-        self._start(sample(self._preset, seed=0, max_turns=max_turns)[0])  # refuses bad settings at once
+        self.action_spaces = {a: self.session.settings.action_space() for a in AGENTS}
+        self.observation_spaces = {a: self.session.settings.observation_space() for a in AGENTS}
+        self.state_space = spaces.Box(-1.0, 1.0, (SIZE + 1,), dtype=np.float32)
 
-    def _observation_space(self) -> spaces.Dict:
-        box = spaces.Box(-1.0, 1.0, (SIZE,), dtype=np.float32)
-        return spaces.Dict({"observation": box, "action_mask": spaces.Box(0, 1, (1 + self._n_prices,), dtype=np.int8)})
+    def __getattr__(self, name: str) -> Any:
+        """Only reached where there is no such attribute."""
+        if name in _KEPT or name == "infos":
+            raise AttributeError(f"{name} cannot be accessed before reset(); call reset() first")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def observation_space(self, agent: str) -> spaces.Space:
         """The same object on every call."""
@@ -115,96 +130,184 @@ class BargainAEC(AECEnv[str, dict[str, np.ndarray], int]):
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Start the next game; see Configurations in the class documentation."""
-        if seed is not None:
-            self._seed, self._next_id = seed, 0
-        elif self._seed is None:
-            self._seed = secrets.randbits(32)
-        given = (options or {}).get("scenario")
-        if isinstance(given, Scenario):
-            self._start(given)
-        else:
-            games = sample(self._preset, seed=self._seed, first_id=self._next_id, max_turns=self._max_turns)
-            self._next_id += 1
-            self._start(games[0])
+        self.session.begin(seed, options, entropy=lambda: secrets.randbits(32))
+        self.agents = list(_NAMES)
+        self.agent_selection = _NAMES[self.session.mover]
+        self.rewards = dict.fromkeys(_NAMES, 0.0)
+        self._cumulative_rewards = dict.fromkeys(_NAMES, 0.0)
+        self.terminations = dict.fromkeys(_NAMES, False)
+        self.truncations = dict.fromkeys(_NAMES, False)
+        self._infos: dict[str, dict[str, Any]] = {}
 
-    def _start(self, scenario: Scenario) -> None:
-        self.scenario, self.game = scenario, State()
-        self._prices = actions.grid(scenario.price_low, scenario.price_high, self._n_prices)
-        self.agents = list(AGENTS)
-        self.agent_selection = self._mover()
-        self.rewards = dict.fromkeys(AGENTS, 0.0)
-        self._cumulative_rewards = dict.fromkeys(AGENTS, 0.0)
-        self.terminations = dict.fromkeys(AGENTS, False)
-        self.truncations = dict.fromkeys(AGENTS, False)
-        self.infos = {agent: self._info(agent) for agent in AGENTS}
-
-    def step(self, action: int | None) -> None:
+    def step(self, action: Any) -> None:
         """Play ``action`` for ``agent_selection``.
 
         Raises:
-            ValueError: the action is outside the space.
+            InvalidAction: the action is outside the space, or None from an agent that is not done.
+            ResetNeeded: there is no game yet.
         """
-        if self.terminations[self.agent_selection]:
+        agent = self.agent_selection
+        if self.terminations[agent]:
             self._was_dead_step(action)
             return
         if action is None:
-            raise ValueError(f"{self.agent_selection} is to move; None is for agents that are done")
-        self.game = core.step(self.scenario, self.game, actions.decode(int(action), self._prices))
-        self._cumulative_rewards[self.agent_selection] = 0.0
-        self._clear_rewards()
-        if core.is_over(self.scenario, self.game):
-            self.rewards = self._utilities()
-            self.terminations = dict.fromkeys(AGENTS, True)
-        self.agent_selection = self._mover()
-        self._accumulate_rewards()
-        self.infos = {agent: self._info(agent) for agent in AGENTS}
+            raise InvalidAction(f"{agent} is to move; None is for agents that are done")
+        session = self.session
+        buyer, seller = session.play(session.decode(action))
+        self.rewards = {"buyer_0": buyer, "seller_0": seller}
+        totals = self._cumulative_rewards
+        totals[agent] = 0.0
+        if buyer or seller:
+            totals["buyer_0"] += buyer
+            totals["seller_0"] += seller
+        if session.over:
+            self.terminations = {"buyer_0": True, "seller_0": True}
+        self.agent_selection = _NAMES[session.mover]
+        self._infos = {}
         if self.render_mode == "human":
             self.render()
 
-    def observe(self, agent: str) -> dict[str, np.ndarray]:
-        """What ``agent`` sees now, whether or not it is to move."""
-        game, seat = self.scenario, AGENTS[agent]
-        seen = observe(
-            self.game,
-            seat,
-            reservation=game.reservation(seat),
-            price_low=game.price_low,
-            price_high=game.price_high,
-            max_turns=game.max_turns,
-            starter=game.starter,
-        )
-        return {"observation": seen, "action_mask": self._mask(agent)}
+    @property
+    def infos(self) -> dict[str, dict[str, Any]]:
+        """One info a seat, made when it is first asked for after a move."""
+        infos = self._infos
+        for agent in self.agents:
+            if agent not in infos:
+                infos[agent] = self.session.info(AGENTS[agent])
+        return infos
 
-    def render(self) -> str | None:
-        """The game so far: text with ``render_mode="ansi"``, printed with ``"human"``."""
-        text = transcript(self.scenario, self.game)
-        if self.render_mode == "human":
-            print(text)
-        return text if self.render_mode == "ansi" else None
+    def last(self, observe: bool = True) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """``(observation, reward since its last move, terminated, truncated, info)`` of the agent to move."""
+        agent = self.agent_selection
+        seen, info = self.session.see(AGENTS[agent])
+        return (
+            seen if observe else None,
+            self._cumulative_rewards[agent],
+            self.terminations[agent],
+            False,
+            self._infos.setdefault(agent, info),
+        )
+
+    def agent_iter(self, max_iter: int = 2**63) -> Iterator[str]:
+        """The agent to move, until none is left or ``max_iter`` were given; call `step` for each."""
+        while self.agents and max_iter > 0:
+            max_iter -= 1
+            yield self.agent_selection
+
+    def observe(self, agent: str) -> Observation:
+        """What ``agent`` sees now, whether or not it is to move."""
+        return self.session.observation(AGENTS[agent])
+
+    def state(self) -> np.ndarray:
+        """``[23]`` what the buyer sees, and the seller's reservation on the same scale."""
+        return self.session.global_state()
+
+    def render(self) -> str | np.ndarray | None:
+        """The game so far: text with ``ansi``, printed with ``human``, ``[H, W, 3]`` uint8 with ``rgb_array``."""
+        return self.session.render(self.render_mode)
 
     def close(self) -> None:
         """Nothing to release."""
 
-    def _mover(self) -> str:
-        return self.possible_agents[core.mover(self.scenario, self.game)]
+    @property
+    def scenario(self) -> Scenario:
+        """The current game, with both reservations: for analysis, not for a player."""
+        return self.session.game()
 
-    def _mask(self, agent: str) -> np.ndarray:
-        to_move = not core.is_over(self.scenario, self.game) and agent == self._mover()
-        return actions.action_mask(to_move, core.may_accept(self.scenario, self.game), self._n_prices)
+    def clone(self) -> BargainAEC:
+        """An independent copy of the environment, in the middle of the same game."""
+        return copy.deepcopy(self)
 
-    def _info(self, agent: str) -> dict[str, Any]:
-        first = 0 if AGENTS[agent] == self.scenario.starter else 1
-        invalid = self.game.kinds[first::2].count(MoveKind.INVALID)
-        return {"action_mask": self._mask(agent), "invalid_moves": invalid}
+    def get_state(self) -> dict[str, Any]:
+        """The position, for `set_state`; plain values that can be pickled."""
+        kept = {name: getattr(self, name) for name in _KEPT} if self.session.scenario else {}
+        skipped = getattr(self, "_skip_agent_selection", None)
+        return {"session": self.session.snapshot(), "_skip_agent_selection": skipped, **copy.deepcopy(kept)}
 
-    def _utilities(self) -> dict[str, float]:
-        game = self.scenario
-        both = utilities(
-            self.game.standing if self.game.agreement and self.game.standing is not None else np.nan,
-            game.buyer_max,
-            game.seller_min,
-            scale=game.price_high - game.price_low,
-            discount=game.discount,
-            turns=len(self.game.kinds),
-        )
-        return {agent: float(both[seat]) for agent, seat in AGENTS.items()}
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a position of this or of any equally configured environment."""
+        for name, value in copy.deepcopy(state).items():
+            if name == "session":
+                self.session.restore(value)
+            else:
+                setattr(self, name, value)
+
+
+class GuardedBargainAEC(BargainAEC):
+    """`BargainAEC` that refuses misuse, and ends the game with reward -1 for whoever makes an illegal move.
+
+    The guards are those of PettingZoo's `OrderEnforcingWrapper`, `AssertOutOfBoundsWrapper` and `TerminateIllegalWrapper`,
+    with their error classes, at a fraction of their cost; but an illegal move *terminates*, where theirs also truncates.
+    """
+
+    _stepped = True
+
+    def step(self, action: Any) -> None:
+        """Play ``action``; an illegal one ends the game with reward -1 for its agent.
+
+        Raises:
+            AssertionError: there is no game yet, or the action is outside the space.
+        """
+        if self.session.scenario is None:
+            EnvLogger.error_step_before_reset()
+        self._stepped = True
+        if not self.agents:
+            EnvLogger.warn_step_after_terminated_truncated()
+            return
+        agent = self.agent_selection
+        if self._is_illegal(agent, action):
+            self._end_illegally(agent)
+            return
+        try:
+            super().step(action)
+        except InvalidAction as error:
+            raise AssertionError(str(error)) from None
+
+    def _is_illegal(self, agent: str, action: Any) -> bool:
+        if self.terminations[agent] or self.session.settings.action_mode == "box":
+            return False
+        accepts = isinstance(action, int | np.integer) and action == actions.ACCEPT
+        return accepts and self.session.may_not_accept
+
+    def _end_illegally(self, agent: str) -> None:
+        EnvLogger.warn_on_illegal_move()
+        self.terminations = dict.fromkeys(_NAMES, True)
+        self.rewards = {**dict.fromkeys(_NAMES, 0.0), agent: ILLEGAL_REWARD}
+        self._cumulative_rewards[agent] = 0.0
+        self._accumulate_rewards()
+        self._deads_step_first()
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
+        """Start the next game."""
+        self._stepped = True
+        super().reset(seed=seed, options=options)
+
+    def observe(self, agent: str) -> Observation:
+        """What ``agent`` sees now."""
+        if self.session.scenario is None:
+            EnvLogger.error_observe_before_reset()
+        return super().observe(agent)
+
+    def state(self) -> np.ndarray:
+        """``[23]`` see `BargainAEC.state`."""
+        if self.session.scenario is None:
+            EnvLogger.error_state_before_reset()
+        return super().state()
+
+    def render(self) -> str | np.ndarray | None:
+        """The game so far."""
+        if self.session.scenario is None:
+            EnvLogger.error_render_before_reset()
+        return super().render()
+
+    def agent_iter(self, max_iter: int = 2**63) -> Iterator[str]:
+        """The agent to move; `step` or `reset` must be called between two of them."""
+        if self.session.scenario is None:
+            EnvLogger.error_agent_iter_before_reset()
+        return self._checked(super().agent_iter(max_iter))
+
+    def _checked(self, agents: Iterator[str]) -> Iterator[str]:
+        for agent in agents:
+            assert self._stepped, "call step() or reset() for each agent of agent_iter()"
+            self._stepped = False
+            yield agent

@@ -11,8 +11,9 @@ not finite or lies outside the public range) is a wasted turn: it is counted and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -94,17 +95,15 @@ class Scenario:
         return self.buyer_max if seat == Seat.BUYER else self.seller_min
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """ACCEPT (``price`` is not read) or OFFER ``price``."""
 
     accept: bool
     price: float = math.nan
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """A game in progress.
+class State(NamedTuple):
+    """A game in progress; immutable, so whoever holds one holds that position.
 
     Attributes:
         turn: the turn about to be played, from 1.
@@ -123,9 +122,13 @@ class State:
     agreement: bool = False
 
 
+_SEATS = tuple(Seat)
+_OFFER, _ACCEPT, _INVALID = MoveKind.OFFER, MoveKind.ACCEPT, MoveKind.INVALID
+
+
 def mover(scenario: Scenario, state: State) -> Seat:
     """Whose turn it is."""
-    return Seat((scenario.starter + state.turn - 1) % 2)
+    return _SEATS[(scenario.starter + state.turn - 1) & 1]
 
 
 def is_over(scenario: Scenario, state: State) -> bool:
@@ -145,7 +148,7 @@ def quantise(price: float, tick: float) -> float:
     decimal (674.64, not 674.6400000000001). `quantise_array` is the same on arrays, bit for bit.
     """
     per_unit = 1.0 / tick
-    if per_unit == round(per_unit):
+    if per_unit.is_integer():
         return round(price * per_unit) / per_unit
     return round(price / tick) * tick
 
@@ -159,6 +162,22 @@ def quantise_array(price: ArrayLike, tick: ArrayLike) -> NDArray[np.float64]:
     return np.where(per_unit == np.rint(per_unit), by_division, by_product) + 0.0  # no negative zero, as in `quantise`
 
 
+def judge(
+    scenario: Scenario, seat: Seat, standing: float | None, standing_seat: Seat | None, move: Move
+) -> tuple[MoveKind, float | None]:
+    """What ``move`` of ``seat`` amounts to while ``standing`` is on the table: its kind, and the price if it is an offer."""
+    accept, price = move
+    if accept:
+        return (_INVALID if standing is None or standing_seat is seat else _ACCEPT), None
+    # The margin of a tick leaves rounding to decide at the ends; it also keeps NaN and overflow out of `quantise`.
+    low, high, tick = scenario.price_low, scenario.price_high, scenario.tick
+    if low - tick <= price <= high + tick:
+        price = quantise(price, tick)
+        if low <= price <= high:
+            return _OFFER, price
+    return _INVALID, None
+
+
 def step(scenario: Scenario, state: State, move: Move) -> State:
     """The state after ``move``.
 
@@ -167,24 +186,9 @@ def step(scenario: Scenario, state: State, move: Move) -> State:
     """
     if is_over(scenario, state):
         raise ValueError(f"game {scenario.id} is over; start a new one with State()")
+    turn, standing, standing_seat, prices, kinds, _ = state
     seat = mover(scenario, state)
-    if move.accept and may_accept(scenario, state):
-        return _advance(state, None, MoveKind.ACCEPT, agreement=True)
-    # The margin of a tick leaves rounding to decide at the ends; it also keeps NaN and overflow out of `quantise`.
-    low, high = scenario.price_low - scenario.tick, scenario.price_high + scenario.tick
-    if not move.accept and low <= move.price <= high:
-        price = quantise(move.price, scenario.tick)
-        if scenario.price_low <= price <= scenario.price_high:
-            after = _advance(state, price, MoveKind.OFFER)
-            return replace(after, standing=price, standing_seat=seat)
-    return _advance(state, None, MoveKind.INVALID)
-
-
-def _advance(state: State, price: float | None, kind: MoveKind, agreement: bool = False) -> State:
-    return replace(
-        state,
-        turn=state.turn + 1,
-        prices=(*state.prices, price),
-        kinds=(*state.kinds, kind),
-        agreement=agreement,
-    )
+    kind, price = judge(scenario, seat, standing, standing_seat, move)
+    if price is not None:
+        standing, standing_seat = price, seat
+    return State(turn + 1, standing, standing_seat, (*prices, price), (*kinds, kind), kind is _ACCEPT)

@@ -1,6 +1,6 @@
 """What one seat sees, as a float32 vector in [-1, 1].
 
-With K = 8 remembered offers; prices are scaled so that ``price_low`` is -1 and ``price_high`` is 1:
+Prices are scaled so that ``price_low`` is -1 and ``price_high`` is 1:
 
 | index | meaning |
 |---|---|
@@ -10,60 +10,178 @@ With K = 8 remembered offers; prices are scaled so that ``price_low`` is -1 and 
 | 3 | own reservation |
 | 4 | standing offer, 0 where none |
 | 5 | who made it: 1 the other seat (it may be accepted), -1 this seat, 0 none |
-| 6 … 13 | the last 8 offers, newest first, 0 where there are fewer |
+| 6 … 13 | the offers of the last 8 turns, newest first, 0 where a turn made none |
 | 14 … 21 | who made each of them: 1 the other seat, -1 this seat, 0 none |
 
-The functions take the seat's own reservation, never a `Scenario`, so the other one cannot leak.
+`Film` shows one game, `Watcher` many and `observe_view` what a `Policy` is shown; a test holds them equal, bit for bit.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .core import Seat, State
+from .batch import ALL, BatchState, Floats, Played, Rows
+from .core import MoveKind, Scenario, Seat, State, is_over, mover
+from .policy import SeatView
 
 REMEMBERED = 8
-SIZE = 6 + 2 * REMEMBERED
+HEAD = 6
+SIZE = HEAD + 2 * REMEMBERED
+SIDES = HEAD + REMEMBERED
+_DIAGONAL = SIZE + 1
+_REACH = REMEMBERED * _DIAGONAL
 
 
-def observe(
-    state: State,
-    seat: Seat,
-    *,
-    reservation: float,
-    price_low: float,
-    price_high: float,
-    max_turns: int,
-    starter: Seat,
-) -> NDArray[np.float32]:
-    """``[SIZE]`` what ``seat`` sees of ``state``; see the table above.
+def observe(scenario: Scenario, state: State, seat: Seat) -> NDArray[np.float32]:
+    """``[SIZE]`` what ``seat`` sees of ``state``; see the table above."""
+    film = Film(scenario, state)
+    if is_over(scenario, state):
+        film.end(state.turn)
+    return film.show(state.turn) if seat == mover(scenario, state) else film.show_other(state.turn)
+
+
+class Film:
+    """What the seats see of one game: a frame for each turn, as the seat to move sees it.
+
+    An offer of turn t is column 6 of the next frame, column 7 of the one after, and so on: a diagonal, which is written at
+    once when the offer is made. All signs are known beforehand, since the seats alternate. So a turn costs two assignments,
+    and an observation a copy of its frame.
 
     Args:
-        state: the public course of the game.
-        seat: who looks.
-        reservation: its own limit.
-        price_low: lower end of the public range.
-        price_high: upper end.
-        max_turns: moves of both seats together.
-        starter: who moved first.
+        scenario: the game.
+        state: how far it is.
     """
 
-    def scaled(price: float) -> float:
-        return 2.0 * (price - price_low) / (price_high - price_low) - 1.0
+    __slots__ = ("_flat", "_limits", "_low", "_width")
 
-    def side(maker: int) -> float:
-        return -1.0 if maker == seat else 1.0
+    def __init__(self, scenario: Scenario, state: State) -> None:
+        self._low, self._width = scenario.price_low, scenario.price_high - scenario.price_low
+        self._limits = (self._scaled(scenario.buyer_max), self._scaled(scenario.seller_min))
+        first = int(scenario.starter)
+        frames = _blank(scenario.max_turns, first).copy()
+        frames[0::2, 3], frames[1::2, 3] = self._limits[first], self._limits[1 - first]
+        self._flat = frames.reshape(-1)
+        for turn, price in enumerate(state.prices, start=1):
+            self.record(turn, price)
 
-    out = np.zeros(SIZE, dtype=np.float32)
-    to_move = not state.agreement and state.turn <= max_turns and (starter + state.turn - 1) % 2 == seat
-    out[0] = -1.0 if seat == Seat.BUYER else 1.0
-    out[1] = 2.0 * (state.turn - 1) / max_turns - 1.0
-    out[2] = 1.0 if to_move else -1.0
-    out[3] = scaled(reservation)
-    if state.standing is not None and state.standing_seat is not None:
-        out[4], out[5] = scaled(state.standing), side(state.standing_seat)
-    offers = [(price, (starter + k) % 2) for k, price in enumerate(state.prices) if price is not None]
-    for k, (price, maker) in enumerate(reversed(offers[-REMEMBERED:])):
-        out[6 + k], out[6 + REMEMBERED + k] = scaled(price), side(maker)
+    def _scaled(self, price: float) -> float:
+        return 2.0 * (price - self._low) / self._width - 1.0
+
+    def record(self, turn: int, price: float | None) -> None:
+        """Turn ``turn`` was played and offered ``price``, or made no offer."""
+        at = turn * SIZE + HEAD
+        if price is not None:
+            self._flat[at : at + _REACH : _DIAGONAL] = self._flat[at - 2] = (
+                2.0 * (price - self._low) / self._width - 1.0
+            )
+            return
+        self._flat[at + REMEMBERED : at + REMEMBERED + _REACH : _DIAGONAL] = 0.0
+        # What stood goes on standing; the other seat moves now.
+        self._flat[at - 2], self._flat[at - 1] = self._flat[at - 2 - SIZE], -self._flat[at - 1 - SIZE]
+
+    def show(self, turn: int) -> NDArray[np.float32]:
+        """``[SIZE]`` what the seat to move sees before ``turn`` is played."""
+        end = turn * SIZE
+        return self._flat[end - SIZE : end].copy()
+
+    def show_other(self, turn: int) -> NDArray[np.float32]:
+        """``[SIZE]`` what the seat that waits sees before ``turn`` is played."""
+        frame = self.show(turn)
+        frame[0], frame[2], frame[5] = -frame[0], -1.0, -frame[5]
+        frame[3] = self._limits[0 if frame[0] < 0 else 1]
+        frame[SIDES:] *= -1.0
+        frame += 0.0  # no negative zeros
+        return frame
+
+    def end(self, turn: int) -> None:
+        """Nobody moves on ``turn``: the game is over."""
+        self._flat[(turn - 1) * SIZE + 2] = -1.0
+
+
+@lru_cache(maxsize=64)
+def _blank(max_turns: int, starter: int) -> NDArray[np.float32]:
+    """``[max_turns + 1, SIZE]`` the frames if every turn makes an offer, without any price."""
+    frames = np.zeros((max_turns + 1, SIZE), dtype=np.float32)
+    row, place = np.arange(max_turns + 1), np.arange(REMEMBERED)
+    frames[:, 0] = np.where((starter + row) % 2 == Seat.BUYER, -1.0, 1.0)
+    frames[:, 1] = 2.0 * row / max_turns - 1.0
+    frames[:, 2] = 1.0
+    frames[:, SIDES:] = np.where(place < row[:, None], np.where(place % 2 == 0, 1.0, -1.0), 0.0)
+    frames[:, 5] = frames[:, SIDES]
+    return frames
+
+
+class Watcher:
+    """What one seat sees of B games as they go on: told of every move, it keeps the remembered offers up to date.
+
+    Args:
+        seat: who looks.
+        n: B.
+    """
+
+    def __init__(self, seat: Seat, n: int) -> None:
+        self.seat = seat
+        self.offers = np.zeros((n, 2 * REMEMBERED), dtype=np.float32)
+
+    def record(self, state: BatchState, rows: Rows | slice, played: Played) -> None:
+        """Remember the moves that `BatchState.move` just made in ``rows``."""
+        games, offers = state.scenarios, self.offers
+        made = played.kinds == MoveKind.OFFER
+        scaled = _scaled(played.offered, games.price_low[rows], games.price_high[rows])
+        side = np.where(played.mover == self.seat, np.float32(-1), np.float32(1))
+        offers[rows, 1:] = offers[rows, :-1]
+        offers[rows, 0], offers[rows, REMEMBERED] = np.where(made, scaled, 0.0), np.where(made, side, np.float32(0))
+
+    def look(self, state: BatchState, rows: Rows | slice = ALL) -> NDArray[np.float32]:
+        """``[b, SIZE]`` what the seat sees now in ``rows``."""
+        games, maker = state.scenarios, state.standing_seat[rows]
+        low, high, turns, turn = games.price_low[rows], games.price_high[rows], games.max_turns[rows], state.turn[rows]
+        limit = games.buyer_max[rows] if self.seat == Seat.BUYER else games.seller_min[rows]
+        to_move = (state.mover[rows] == self.seat) & ~state.agreement[rows] & (turn <= turns)
+        out = np.empty((len(turn), SIZE), dtype=np.float32)
+        out[:, 0] = -1.0 if self.seat == Seat.BUYER else 1.0
+        out[:, 1] = 2.0 * (turn - 1) / turns - 1.0
+        out[:, 2] = np.where(to_move, np.float32(1), np.float32(-1))
+        out[:, 3] = _scaled(limit, low, high)
+        standing = _scaled(state.standing[rows], low, high)
+        out[:, 4] = np.where(maker < 0, 0.0, standing)
+        out[:, 5] = np.where(maker < 0, np.float32(0), np.where(maker == self.seat, np.float32(-1), np.float32(1)))
+        out[:, HEAD:] = self.offers[rows]
+        return out
+
+
+def _scaled(price: Floats, low: Floats, high: Floats) -> Floats:
+    return 2.0 * (price - low) / (high - low) - 1.0
+
+
+def observe_view(view: SeatView) -> NDArray[np.float32]:
+    """``[b, SIZE]`` what the seat of ``view`` sees; it is the seat to move."""
+    games, out = view.games, np.zeros((len(view), SIZE), dtype=np.float32)
+    low, high = games.price_low, games.price_high
+    prices = view.prices[:, : -REMEMBERED - 1 : -1]
+    sides = np.where(view.sides[:, : -REMEMBERED - 1 : -1] == games.seat, -1.0, 1.0)
+    made, n = ~np.isnan(prices), prices.shape[1]
+    out[:, 0] = -1.0 if games.seat == Seat.BUYER else 1.0
+    out[:, 1] = 2.0 * (view.turn - 1) / games.max_turns - 1.0
+    out[:, 2] = 1.0
+    out[:, 3] = _scaled(games.reservation, low, high)
+    out[:, HEAD : HEAD + n] = np.where(made, _scaled(prices, low[:, None], high[:, None]), 0.0)
+    out[:, SIDES : SIDES + n] = np.where(made, sides, 0.0)
+    latest, maker = _latest(view)
+    out[:, 4] = np.where(maker == 0, 0.0, _scaled(latest, low, high))
+    out[:, 5] = maker
     return out
+
+
+def _latest(view: SeatView) -> tuple[Floats, Floats]:
+    """``[b]`` the standing offer, whoever made it (NaN for none), and who did: 1 the other seat, -1 this seat, 0 none."""
+    prices = view.prices
+    if not prices.shape[1]:
+        return np.full(len(view), np.nan), np.zeros(len(view))
+    seen = ~np.isnan(prices)
+    last = prices.shape[1] - 1 - np.argmax(seen[:, ::-1], axis=1)[:, None]
+    side = np.where(np.take_along_axis(view.sides, last, axis=1)[:, 0] == view.games.seat, -1.0, 1.0)
+    return np.take_along_axis(prices, last, axis=1)[:, 0], np.where(seen.any(axis=1), side, 0.0)

@@ -113,24 +113,25 @@ def play(scenarios: Scenarios, buyer: Policy, seller: Policy) -> Trajectories:
     ]
     for _, policy, games in seats:
         policy.reset(games)
-    while state.live.any():
-        for seat, policy, games in seats:
-            rows = state.rows_of(seat)
+    for turn in range(1, state.prices.shape[1] + 1):
+        # Both seats are asked before either moves: a move passes the turn on.
+        asked = [(policy, games, state.rows_of(seat)) for seat, policy, games in seats]
+        for policy, games, rows in asked:
             if len(rows):
-                moves = _ask(policy, _view(state, games, rows, seat))
-                state.move(rows, seat, moves.accept, moves.price)
-                guarded[rows, state.turn - 1] = moves.guarded
-        state.advance()
+                moves = _ask(policy, view_of(state, games, rows, turn))
+                state.move(rows, moves.accept, moves.price)
+                guarded[rows, turn - 1] = moves.guarded
     return Trajectories(scenarios, state.prices, state.kinds, guarded)
 
 
-def _view(state: BatchState, games: SeatGames, rows: Rows, seat: Seat) -> SeatView:
+def view_of(state: BatchState, games: SeatGames, rows: Rows, turn: int) -> SeatView:
+    """What a policy is shown of ``rows``, which are all on ``turn``; ``games`` is what its seat knows of all games."""
     return SeatView(
         rows=rows,
         games=games.take(rows),
-        turn=state.turn,
-        standing=state.acceptable(rows, seat),
-        prices=state.prices[rows, : state.turn - 1],
+        turn=turn,
+        standing=state.acceptable(rows),
+        prices=state.prices[rows, : turn - 1],
     )
 
 

@@ -7,8 +7,9 @@ objects, so no policy can read it by mistake.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,48 +72,75 @@ class SeatGames:
         """+1 for the buyer, who gains when the price falls by one; -1 for the seller."""
         return 1.0 if self.seat == Seat.BUYER else -1.0
 
-    def uniform(self, turn: int, n: int = 1) -> Floats:
+    def uniform(self, turn: int | Ints, n: int = 1) -> Floats:
         """``[B, n]`` numbers in [0, 1), a pure function of (seed, id, seat, turn)."""
         return rng.uniform(self.seed, self.id, seat=self.seat, turn=turn, stream=Stream.POLICY, n=n)
 
 
-@dataclass(frozen=True, slots=True)
 class SeatView:
-    """The b games in which a seat must move now. All of them have the same starter, since the turn is the same.
+    """The b games in which a seat must move now; not to be written to.
+
+    All rows are on the same turn, except where a policy has said that it takes `mixed_turns`: then ``turn`` is ``[b]``, and
+    histories are aligned at their end, with NaN on the left in games that are younger. So the last column is always the
+    other seat's latest turn and the last but one this seat's.
 
     Attributes:
         rows: ``[b]`` which of the games given to `Policy.reset` these are: index per-game memory with it.
         games: what the seat knows of these b games, in the same order.
-        turn: the turn about to be played, from 1.
+        turn: the turn about to be played, from 1; an int, or ``[b]`` with mixed turns.
         standing: ``[b]`` the offer that may be accepted; NaN where there is none.
-        prices: ``[b, turn - 1]`` offers so far, oldest first; NaN where a turn made none.
     """
 
-    rows: Rows
-    games: SeatGames
-    turn: int
-    standing: Floats
-    prices: Floats
+    __slots__ = ("_prices", "games", "rows", "standing", "turn")
+
+    def __init__(
+        self, rows: Rows, games: SeatGames, turn: Any, standing: Floats, prices: Floats | Callable[[], Floats]
+    ) -> None:
+        """Arguments as the attributes; ``prices`` may be a function that makes them when first asked for."""
+        self.rows, self.games, self.turn, self.standing, self._prices = rows, games, turn, standing, prices
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
+    def prices(self) -> Floats:
+        """``[b, turn - 1]`` offers so far, oldest first; NaN where a turn made none."""
+        if callable(self._prices):
+            self._prices = self._prices()
+        return self._prices
+
+    @property
     def sides(self) -> NDArray[np.int8]:
         """``[b, turn - 1]`` who moved on each past turn (`Seat`)."""
-        turns = np.arange(1, self.turn)
-        sides = (self.games.seat + self.turn - turns) % 2
-        return np.broadcast_to(sides.astype(np.int8), self.prices.shape)
+        ago = np.arange(self.prices.shape[1], 0, -1)
+        return np.broadcast_to(((self.games.seat + ago) % 2).astype(np.int8), self.prices.shape)
 
     @property
     def own_offers(self) -> Floats:
         """``[b, ⌊(turn - 1) / 2⌋]`` this seat's past offers, oldest first."""
-        return self.prices[:, (self.turn - 1) % 2 :: 2]
+        return self.prices[:, self.prices.shape[1] % 2 :: 2]
 
     @property
     def opponent_offers(self) -> Floats:
         """``[b, ⌊turn / 2⌋]`` the other seat's past offers, oldest first."""
-        return self.prices[:, self.turn % 2 :: 2]
+        return self.prices[:, (self.prices.shape[1] + 1) % 2 :: 2]
+
+    def take(self, at: Rows, rows: Rows | None = None) -> SeatView:
+        """The rows ``at`` of the view, in that order, renamed ``rows`` if given."""
+        return SeatView(
+            rows=self.rows[at] if rows is None else rows,
+            games=self.games.take(at),
+            turn=self.turn[at] if isinstance(self.turn, np.ndarray) else self.turn,
+            standing=self.standing[at],
+            prices=lambda: self.prices[at],
+        )
+
+    def on_turn(self, turn: int) -> tuple[Rows, SeatView]:
+        """The rows of a view with mixed turns that are on ``turn``, and the view of them alone."""
+        at = np.flatnonzero(self.turn == turn)
+        part = self.take(at)
+        past = part.prices.shape[1]
+        return at, SeatView(part.rows, part.games, turn, part.standing, part.prices[:, past - (turn - 1) :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +169,16 @@ class Moves:
 
 @runtime_checkable
 class Policy(Protocol):
-    """A player. One instance plays one seat of one batch at a time; a single game is a batch of one."""
+    """A player. One instance plays one seat of one batch at a time; a single game is a batch of one.
+
+    A policy may say more of itself with two attributes, both False where they are missing:
+
+    ``memoryless``
+        its moves depend on the view alone, so one instance may play any games in any order (environments and solvers then
+        ask it for many games at once, and need no copy of it for each game);
+    ``mixed_turns``
+        it takes views whose rows are on different turns, see `SeatView`.
+    """
 
     name: str
 
@@ -150,6 +187,19 @@ class Policy(Protocol):
 
     def act(self, view: SeatView) -> Moves:
         """Move in the games of ``view``."""
+
+
+def act_on_any_turns(policy: Policy, view: SeatView) -> Moves:
+    """The moves of a memoryless ``policy`` in a view with mixed turns: asked turn by turn unless it takes such views."""
+    if getattr(policy, "mixed_turns", False):
+        return policy.act(view)
+    accept, price = np.zeros(len(view), dtype=bool), np.full(len(view), np.nan)
+    guarded = np.zeros(len(view), dtype=bool)
+    for turn in np.unique(view.turn).tolist():
+        at, part = view.on_turn(turn)
+        moves = policy.act(part)
+        accept[at], price[at], guarded[at] = moves.accept, moves.price, moves.guarded
+    return Moves(accept, price, guarded)
 
 
 class RoutedPolicy:
@@ -187,13 +237,7 @@ class RoutedPolicy:
         owner = self._assignment[view.rows]
         for k in np.unique(owner):
             at = np.flatnonzero(owner == k)
-            part = SeatView(
-                rows=self._position[view.rows[at]],
-                games=view.games.take(at),
-                turn=view.turn,
-                standing=view.standing[at],
-                prices=view.prices[at],
-            )
+            part = view.take(at, rows=self._position[view.rows[at]])
             moves = self._policies[k].act(part)
             accept[at], price[at], guarded[at] = moves.accept, moves.price, moves.guarded
         return Moves(accept, price, guarded)

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL = (0x9E3779B9, 0xBB67AE85)
+_WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _ROUNDS = 10
+_CHUNK = 2048  # rows at a time: what the ten rounds touch then stays in cache
 
 
 class Stream(IntEnum):
@@ -31,27 +32,27 @@ class Stream(IntEnum):
     SPLIT = 3
 
 
-def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
+def philox(counter: NDArray[np.uint64], key: tuple[ArrayLike, ArrayLike]) -> NDArray[np.uint64]:
     """Philox4x32-10 of each row of ``counter``.
 
     Args:
         counter: ``[B, 4]`` 32-bit words held in uint64.
-        key: two 32-bit words.
+        key: two 32-bit words, each a scalar or ``[B]``.
 
     Returns:
         ``[B, 4]`` random 32-bit words held in uint64.
     """
     c0, c1, c2, c3 = (counter[:, i] for i in range(4))
-    k0, k1 = key
+    k0, k1 = (np.asarray(k, dtype=np.uint64) for k in key)
     for _ in range(_ROUNDS):
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = (
-            (product1 >> _SHIFT) ^ c1 ^ np.uint64(k0),
+            (product1 >> _SHIFT) ^ c1 ^ k0,
             product1 & _LOW,
-            (product0 >> _SHIFT) ^ c3 ^ np.uint64(k1),
+            (product0 >> _SHIFT) ^ c3 ^ k1,
             product0 & _LOW,
         )
-        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return np.stack([c0, c1, c2, c3], axis=1)
 
 
@@ -60,7 +61,7 @@ def uniform(
     episode: ArrayLike,
     *,
     seat: int = 0,
-    turn: int = 0,
+    turn: ArrayLike = 0,
     stream: Stream = Stream.POLICY,
     n: int = 1,
 ) -> NDArray[np.float64]:
@@ -70,7 +71,7 @@ def uniform(
         seed: run seed, a scalar or ``[B]``; at most 63 bits.
         episode: ``[B]`` episode ids, non-negative.
         seat: 0 buyer, 1 seller.
-        turn: 1-based turn, 0 outside the game; below 2**24.
+        turn: 1-based turn, 0 outside the game, a scalar or ``[B]``; below 2**24.
         stream: what the numbers are for.
         n: how many numbers a row.
 
@@ -78,24 +79,35 @@ def uniform(
         ``[B, n]`` float64 with 53 random bits each.
     """
     episodes = np.atleast_1d(np.asarray(episode)).astype(np.uint64)
-    seeds = np.broadcast_to(np.asarray(seed), episodes.shape).astype(np.uint64)
     out = np.empty((len(episodes), n))
-    for run_seed in np.unique(seeds):
-        rows = np.flatnonzero(seeds == run_seed)
-        out[rows] = _uniform_for_seed(int(run_seed), episodes[rows], int(seat), turn, int(stream), n)
+    for start in range(0, len(episodes), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        out[rows] = _uniform(_part(seed, rows), episodes[rows], int(seat), _part(turn, rows), int(stream), n)
     return out
 
 
-def _uniform_for_seed(
-    seed: int, episodes: NDArray[np.uint64], seat: int, turn: int, stream: int, n: int
+def _part(value: ArrayLike, rows: slice) -> NDArray[np.uint64]:
+    """The part of a per-episode array that ``rows`` asks for; a scalar serves all rows."""
+    array = np.asarray(value).astype(np.uint64)
+    return array[rows] if array.ndim else array
+
+
+def _uniform(
+    seeds: NDArray[np.uint64],
+    episodes: NDArray[np.uint64],
+    seat: int,
+    turns: NDArray[np.uint64],
+    stream: int,
+    n: int,
 ) -> NDArray[np.float64]:
     blocks = (n + 1) // 2
     counter = np.empty((len(episodes), blocks, 4), dtype=np.uint64)
     counter[:, :, 0] = (episodes & _LOW)[:, None]
     counter[:, :, 1] = (episodes >> _SHIFT)[:, None]
-    counter[:, :, 2] = (seat << 24) | turn
+    counter[:, :, 2] = (np.uint64(seat << 24) | turns).reshape(-1, 1)
     counter[:, :, 3] = (stream << 24) | np.arange(blocks, dtype=np.uint64)
-    words = philox(counter.reshape(-1, 4), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    each = np.repeat(seeds, blocks) if seeds.ndim else seeds
+    words = philox(counter.reshape(-1, 4), (each & _LOW, each >> _SHIFT))
     high, low = words[:, 0::2] >> np.uint64(5), words[:, 1::2] >> np.uint64(6)
     doubles = (high.astype(np.float64) * 67108864.0 + low.astype(np.float64)) / 9007199254740992.0
     return doubles.reshape(len(episodes), 2 * blocks)[:, :n]

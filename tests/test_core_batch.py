@@ -28,11 +28,9 @@ def run_batch(games: list[Scenario], moves: list[list[Move]]) -> BatchState:
     """`moves[i][k]` is played on turn k + 1 of game i."""
     state = BatchState.start(Scenarios.of(games))
     while state.live.any():
-        asked = [(seat, state.rows_of(seat)) for seat in Seat]
-        for seat, rows in asked:
-            now = [moves[i][state.turn - 1] for i in rows]
-            state.move(rows, seat, np.array([m.accept for m in now], bool), np.array([m.price for m in now], float))
-        state.advance()
+        rows = np.flatnonzero(state.live)
+        now = [moves[i][state.turn[i] - 1] for i in rows]
+        state.move(rows, np.array([m.accept for m in now], bool), np.array([m.price for m in now], float))
     return state
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -119,6 +119,9 @@ class Scripted(ABC):
             published behaviour, which with the ``paper`` preset makes S the opponent's exact reservation.
         name: set by `agents.make`.
     """
+
+    memoryless: ClassVar[bool] = True
+    mixed_turns: ClassVar[bool] = True
 
     assumed_zopa_width: float | None = None
     name: str = ""

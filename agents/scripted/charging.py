@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -38,6 +39,8 @@ class ChargingBoul(Scripted):
         exponent: E; smaller is firmer.
         spread: ε, half the width of the bids at τ = 0, in shares of the assumed width.
     """
+
+    mixed_turns: ClassVar[bool] = False  # the halvings of a row depend on how many turns it has
 
     floor: float = 0.5
     exponent: float = 0.4

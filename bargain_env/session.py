@@ -1,0 +1,276 @@
+"""One game at a time, as the scalar faces share it: where games come from, what a move does, shows and pays.
+
+A face adds only the calling convention of its framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium.error import InvalidAction, ResetNeeded
+from numpy.typing import NDArray
+
+from . import actions, core
+from .core import Move, MoveKind, Scenario, Seat, State
+from .errors import InputError
+from .observation import Film
+from .outcome import utilities
+from .render import transcript
+from .rewards import rewards
+from .settings import GameSettings
+
+Observation = Any
+NO_REWARD = (0.0, 0.0)
+BLOCK = 128
+_OTHER = (Seat.SELLER, Seat.BUYER)
+
+
+class Snapshot(NamedTuple):
+    """A position that a `Session` can return to; plain values, so it can be pickled and compared."""
+
+    seed: int | None
+    next_id: int
+    scenario: Scenario | None
+    state: State
+    invalid: tuple[int, int]
+
+
+class Session:
+    """The game of a scalar face.
+
+    Args:
+        settings: of every game.
+        waiting_mask: ``zeros`` or ``one-hot``: the mask of a seat that is not to move. One-hot (on action 0) is for
+            learners that sample an action for every seat on every step.
+
+    Attributes:
+        scenario: the current game; None before the first `begin`.
+        turn: the turn about to be played, from 1.
+        mover: whose turn it is, or would be.
+        over: whether the game has ended.
+        agreement: whether it ended in a deal.
+        invalid: wasted turns of each seat.
+    """
+
+    def __init__(self, settings: GameSettings, waiting_mask: str = "zeros") -> None:
+        self.settings = settings
+        self._block: tuple[int | None, int, list[Scenario]] | None = None
+        self._opens = actions.action_mask(True, False, settings.n_prices)
+        self._answers = actions.action_mask(True, True, settings.n_prices)
+        self._waits = np.zeros_like(self._opens)
+        self._waits[actions.ACCEPT] = waiting_mask == "one-hot"
+        self._masked = settings.action_mode == "grid"
+        self._costly = bool(settings.turn_cost or settings.opponent_weight)
+        self.scenario: Scenario | None = None
+        self.seed: int | None = None
+        self.next_id, self.invalid, self._printed = 0, [0, 0], 0
+
+    # ── games ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, seed: int | None, options: dict[str, Any] | None, entropy: Callable[[], int]) -> None:
+        """Start a game: game 0 of ``seed`` if one is given, else the next one of the seed in use.
+
+        Args:
+            seed: the run seed.
+            options: ``{"scenario": Scenario(...)}`` plays that very game and counts no id; other keys are ignored, as
+                PettingZoo's tests demand.
+            entropy: makes the seed of an environment that was never given one.
+
+        Raises:
+            InputError: ``options["scenario"]`` is not a `Scenario`, or leaves no turn to answer.
+        """
+        if seed is not None:
+            self.seed, self.next_id = seed, 0
+        elif self.seed is None:
+            self.seed = entropy()
+        given = options.get("scenario") if isinstance(options, dict) else None
+        if given is None:
+            given = self._next_game()
+        elif not isinstance(given, Scenario):
+            raise InputError(f"options['scenario'] must be a bargain_env.Scenario, not {type(given).__name__}")
+        elif given.max_turns < 2:
+            raise InputError("options['scenario'] has max_turns 1; an offer and its answer need 2")
+        self._set(given, State(), [0, 0])
+        self._printed = 0
+
+    def _next_game(self) -> Scenario:
+        """The game ``next_id``; games are drawn in blocks, as one costs as much as many."""
+        first = self.next_id - self.next_id % BLOCK
+        if self._block is None or self._block[:2] != (self.seed, first):
+            drawn = self.settings.draw(self.seed, np.arange(first, first + BLOCK))
+            self._block = (self.seed, first, drawn.rows())
+        game = self._block[2][self.next_id - first]
+        self.next_id += 1
+        return game
+
+    def _set(self, scenario: Scenario, state: State, invalid: list[int]) -> None:
+        self.scenario, self.invalid = scenario, invalid
+        self._moves = actions.grid_moves(scenario.price_low, scenario.price_high, self.settings.n_prices)
+        self.turn, self.standing, self.standing_seat, prices, kinds, self.agreement = state
+        self._prices, self._kinds = list(prices), list(kinds)
+        self._film = Film(scenario, state)
+        self.mover, self.over = core.mover(scenario, state), core.is_over(scenario, state)
+        if self.over:
+            self._film.end(self.turn)
+
+    @property
+    def state(self) -> State:
+        """How far the game is."""
+        past = (tuple(self._prices), tuple(self._kinds))
+        return State(self.turn, self.standing, self.standing_seat, *past, self.agreement)
+
+    def snapshot(self) -> Snapshot:
+        """The position now."""
+        state = State() if self.scenario is None else self.state
+        return Snapshot(self.seed, self.next_id, self.scenario, state, (self.invalid[0], self.invalid[1]))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Return to ``snapshot``."""
+        self.seed, self.next_id = snapshot.seed, snapshot.next_id
+        if snapshot.scenario is None:
+            self.scenario = None
+        else:
+            self._set(snapshot.scenario, snapshot.state, list(snapshot.invalid))
+
+    def game(self) -> Scenario:
+        """The current scenario.
+
+        Raises:
+            ResetNeeded: there is none.
+        """
+        if self.scenario is None:
+            raise ResetNeeded("no game has been started; call reset() first")
+        return self.scenario
+
+    # ── moves ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def decode(self, action: Any) -> Move:
+        """The move that a learner's ``action`` stands for.
+
+        Raises:
+            InvalidAction: it is not in the action space.
+        """
+        if self.settings.action_mode == "box":
+            return self._decode_box(action)
+        try:
+            if action >= 0:
+                return self._moves[action]
+        except (TypeError, ValueError, IndexError):
+            pass
+        n = self.settings.n_prices
+        raise InvalidAction(
+            f"action {action!r} is not in Discrete({n + 1}); give an integer: 0 accepts, 1 to {n} offer a price"
+        )
+
+    def _decode_box(self, action: Any) -> Move:
+        value = np.asarray(action)
+        if value.shape != (1,) or value.dtype.kind not in "fiu" or not -1 <= value[0] <= 1:
+            raise InvalidAction(
+                f"action {action!r} is not in Box(-1, 1, (1,)); give one number from -1 to 1 in an array"
+            )
+        game = self.game()
+        standing = np.nan if self.standing is None or self.standing_seat is self.mover else self.standing
+        accept, price = actions.decode_box(value[0], game.price_low, game.price_high, self.mover, standing)
+        return Move(bool(accept), float(price))
+
+    def play(self, move: Move) -> tuple[float, float]:
+        """Make ``move``; returns what it pays the buyer and the seller."""
+        scenario, seat, turn = self.scenario, self.mover, self.turn
+        assert scenario is not None, "begin() comes first"
+        kind, price = core.judge(scenario, seat, self.standing, self.standing_seat, move)
+        self._prices.append(price)
+        self._kinds.append(kind)
+        self._film.record(turn, price)
+        self.turn, self.mover = turn + 1, _OTHER[seat]
+        if kind is MoveKind.OFFER:
+            self.standing, self.standing_seat = price, seat
+        elif kind is MoveKind.INVALID:
+            self.invalid[seat] += 1
+        if kind is MoveKind.ACCEPT or turn == scenario.max_turns:
+            return self._end(kind is MoveKind.ACCEPT, seat)
+        return self._pay(0.0, 0.0, seat) if self._costly else NO_REWARD
+
+    def _end(self, agreement: bool, seat: Seat) -> tuple[float, float]:
+        self.over, self.agreement = True, agreement
+        self._film.end(self.turn)
+        if not agreement:
+            return self._pay(0.0, 0.0, seat)
+        game = self.game()
+        worth = utilities(
+            np.array(self.standing),
+            game.buyer_max,
+            game.seller_min,
+            scale=game.price_high - game.price_low,
+            discount=game.discount,
+            turns=len(self._kinds),
+        )
+        buyer, seller = worth.tolist()
+        return self._pay(buyer, seller, seat)
+
+    def _pay(self, buyer: float, seller: float, seat: Seat) -> tuple[float, float]:
+        if self._costly:
+            paid = rewards(np.array([[buyer, seller]]), np.array([seat], dtype=np.int8), self.settings)
+            buyer, seller = paid[0].tolist()
+        return buyer, seller
+
+    # ── what a seat is shown ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def mask(self, seat: Seat) -> NDArray[np.int8]:
+        """``[1 + K]`` a new mask of ``seat``'s legal actions (grid mode)."""
+        if seat is not self.mover or self.over:
+            return self._waits.copy()
+        return (self._opens if self.may_not_accept else self._answers).copy()
+
+    @property
+    def may_not_accept(self) -> bool:
+        """Whether the seat to move faces no offer of the other seat."""
+        return self.standing_seat is None or self.standing_seat is self.mover
+
+    def see(self, seat: Seat) -> tuple[Observation, dict[str, Any]]:
+        """`observation` and `info` of ``seat``, in one call."""
+        if seat is not self.mover or self.over or not self._masked:
+            return self.observation(seat), self.info(seat)
+        legal = self._opens if self.standing_seat in (None, seat) else self._answers
+        return (
+            {"observation": self._film.show(self.turn), "action_mask": legal.copy()},
+            {"action_mask": legal.copy(), "invalid_moves": self.invalid[seat], "agreement": False},
+        )
+
+    def observation(self, seat: Seat) -> Observation:
+        """A new observation of ``seat``, in its observation space."""
+        film = self._film
+        seen = film.show(self.turn) if seat is self.mover else film.show_other(self.turn)
+        return {"observation": seen, "action_mask": self.mask(seat)} if self._masked else seen
+
+    def info(self, seat: Seat) -> dict[str, Any]:
+        """A new info of ``seat``: its mask (grid mode), its wasted turns so far, and whether there is a deal."""
+        if self._masked:
+            mask = self.mask(seat)
+            return {"action_mask": mask, "invalid_moves": self.invalid[seat], "agreement": self.agreement}
+        return {"invalid_moves": self.invalid[seat], "agreement": self.agreement}
+
+    def render(self, mode: str | None) -> str | NDArray[np.uint8] | None:
+        """The game in the way of ``mode``.
+
+        Returns:
+            ``ansi``: a string; ``rgb_array``: ``[H, W, 3]`` uint8; ``human``: None, after printing the turns that were not
+            printed before; without a mode: None.
+        """
+        game = self.game()
+        if mode == "ansi":
+            return transcript(game, self.state)
+        if mode is not None:
+            from . import drawing  # loads matplotlib and rich
+
+            if mode == "rgb_array":
+                return drawing.chart(game, self.state)
+            drawing.print_turns(game, self.state, self._printed)
+            self._printed = len(self._kinds)
+        return None
+
+    def global_state(self) -> NDArray[np.float32]:
+        """``[SIZE + 1]`` what the buyer sees, then the seller's reservation on the same scale."""
+        shown = {self.mover: self._film.show(self.turn), _OTHER[self.mover]: self._film.show_other(self.turn)}
+        return np.append(shown[Seat.BUYER], shown[Seat.SELLER][3])
