@@ -6,11 +6,12 @@ import copy
 
 import numpy as np
 
-from .batch import BatchState, Floats, Ints, Rows
+from .batch import BatchState, Bools, Floats, Ints, Rows
 from .core import Seat
-from .observation import Watcher
+from .observation import REMEMBERED, Watcher
 from .play import view_of
-from .policy import Moves, Policy, SeatGames, SeatView, act_on_any_turns
+from .policy import Policy, SeatGames, SeatView, act_on_any_turns
+from .scenarios import Scenarios
 from .settings import GameSettings
 
 AHEAD = 16
@@ -40,35 +41,36 @@ class Answers:
         for row, slot in enumerate(slots.tolist()):
             self._copies[slot].reset(games.take(np.array([row])))
 
-    def act(self, state: BatchState, rows: Rows, slots: Rows) -> Moves:
-        """The moves in ``rows`` of ``state``, where the opponent is to move; row i is played in slot ``slots[i]``."""
-        games = SeatGames.of(state.scenarios, self.seat)
+    def act(self, state: BatchState, rows: Rows, slots: Rows) -> tuple[Bools, Floats]:
+        """Ask for a move in ``rows`` of ``state``; row ``i`` is played in slot ``slots[i]``.
+
+        Returns:
+            ``(accept, price)``, each ``[B]`` like ``state``; meaningless in other rows.
+        """
+        if self.memoryless and len(rows) == len(state):
+            moves = act_on_any_turns(self.policy, _view(state, self.seat, rows))
+            return moves.accept, moves.price
+        accept, price = np.zeros(len(state), dtype=bool), np.zeros(len(state))
         if self.memoryless:
-            return act_on_any_turns(self.policy, _view(state, games, rows))
-        accept, price = np.zeros(len(rows), dtype=bool), np.full(len(rows), np.nan)
-        for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
-            view = view_of(state, games, np.array([row]), int(state.turn[row])).take(
-                np.zeros(1, dtype=np.intp), rows=_ONE
-            )
-            moves = self._copies[slot].act(view)
-            accept[i], price[i] = moves.accept[0], moves.price[0]
-        return Moves(accept, price)
+            moves = act_on_any_turns(self.policy, _view(state, self.seat, rows))
+            accept[rows], price[rows] = moves.accept, moves.price
+            return accept, price
+        for row in rows.tolist():
+            alone = BatchState.of(*state.row(row))  # its own arrays: what a policy remembers must not change
+            seated = SeatGames.of(alone.scenarios, self.seat)
+            moves = self._copies[slots[row]].act(view_of(alone, seated, _ONE, int(state.turn[row])))
+            accept[row], price[row] = moves.accept[0], moves.price[0]
+        return accept, price
 
 
 _ONE = np.zeros(1, dtype=np.intp)
 
 
-def _view(state: BatchState, games: SeatGames, rows: Rows) -> SeatView:
-    turn = state.turn[rows]
-    return SeatView(rows, games.take(rows), turn, state.acceptable(rows), lambda: _aligned(state.prices[rows], turn))
-
-
-def _aligned(prices: Floats, turn: Ints) -> Floats:
-    """``[b, max(turn) - 1]`` the offers of each row, moved to the right end; NaN on the left of the younger games."""
-    width = int(turn.max(initial=1)) - 1
-    column = np.arange(width) + (turn[:, None] - 1 - width)
-    shifted = np.take_along_axis(prices, np.maximum(column, 0), axis=1)
-    return np.where(column < 0, np.nan, shifted)
+def _view(state: BatchState, seat: Seat, rows: Rows) -> SeatView:
+    games, turn, standing = SeatGames.of(state.scenarios, seat), state.turn, state.acceptable()
+    if len(rows) < len(state):
+        games, turn, standing = games.take(rows), turn[rows], standing[rows]
+    return SeatView(rows, games, turn, standing, lambda: state.history(rows))
 
 
 class Upcoming:
@@ -76,18 +78,26 @@ class Upcoming:
 
     Args:
         settings: of every game.
-        seat: the learner's.
         answers: the opponent.
         n: B.
+
+    Attributes:
+        state: the games; `take` says which rows are whose.
+        watcher: what the learner sees of them.
     """
 
-    def __init__(self, settings: GameSettings, seat: Seat, answers: Answers, n: int) -> None:
-        self._settings, self._seat, self._answers = settings, seat, answers
+    def __init__(self, settings: GameSettings, answers: Answers, n: int) -> None:
+        self._settings, self._answers = settings, answers
         self._depth = AHEAD if answers.memoryless else 1  # a copy with memory can be in one game only
         self._seed, self._used = np.zeros(n, dtype=np.int64), np.full(n, self._depth)
         self._first_id = np.zeros(n, dtype=np.int64)
-        self.state = BatchState.start(settings.draw(0, np.arange(n * self._depth)))
-        self.watcher = Watcher(seat, n * self._depth)
+        self.state, self.watcher = self._blank(settings.draw(0, np.arange(n * self._depth)))
+
+    def _blank(self, games: Scenarios) -> tuple[BatchState, Watcher]:
+        state = BatchState.start(games, length=1)  # room for the opening
+        watcher = Watcher(self._answers.seat.other, state, length=REMEMBERED)
+        state.at, watcher.at = 1, REMEMBERED + 1
+        return state, watcher
 
     def seed(self, slots: Rows, seeds: Ints) -> None:
         """From now on ``slots`` play games 0, 1, … of ``seeds``."""
@@ -95,7 +105,7 @@ class Upcoming:
         self._used[slots], self._first_id[slots] = self._depth, -self._depth
 
     def take(self, slots: Rows) -> Rows:
-        """The rows of `state` and `watcher` that hold the next game of each of ``slots``."""
+        """The rows of `state` that hold the next game of each of ``slots``."""
         if (self._used[slots] == self._depth).any():
             self._refill(slots if self._depth == 1 else np.flatnonzero(self._used > self._depth // 2))
         rows = slots * self._depth + self._used[slots]
@@ -107,13 +117,14 @@ class Upcoming:
         self._used[slots] = 0
         ahead = np.arange(self._depth)
         ids = (self._first_id[slots][:, None] + ahead).ravel()
-        state = BatchState.start(self._settings.draw(np.repeat(self._seed[slots], self._depth), ids))
-        watcher, each = Watcher(self._seat, len(ids)), np.repeat(slots, self._depth)
+        state, watcher = self._blank(self._settings.draw(np.repeat(self._seed[slots], self._depth), ids))
+        each = np.repeat(slots, self._depth)
         self._answers.reset(state, each)
-        opened = state.rows_of(self._seat.other)
-        if len(opened):
-            moves = self._answers.act(state, opened, each[opened])
-            watcher.record(state, opened, state.move(opened, moves.accept, moves.price))
-        into = (slots[:, None] * self._depth + ahead).ravel()
-        self.state.replace(into, state, np.arange(len(ids)))
-        self.watcher.offers[into] = watcher.offers
+        opening = state.mover == self._answers.seat
+        if opening.any():
+            accept, price = self._answers.act(state, np.flatnonzero(opening), each)
+            state.at, watcher.at = 0, REMEMBERED
+            watcher.record(state, self._answers.seat, state.move(opening, accept, price))
+        into, everything = (slots[:, None] * self._depth + ahead).ravel(), np.arange(len(ids))
+        self.state.replace(into, state, everything)
+        self.watcher.replace(into, watcher, everything)

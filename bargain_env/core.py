@@ -155,11 +155,17 @@ def quantise(price: float, tick: float) -> float:
 
 def quantise_array(price: ArrayLike, tick: ArrayLike) -> NDArray[np.float64]:
     """`quantise` element by element; NaN and infinities pass through, and what overflows becomes infinite."""
-    price, tick = np.asarray(price, dtype=np.float64), np.asarray(tick, dtype=np.float64)
-    per_unit = 1.0 / tick
+    prices, ticks = np.asarray(price, dtype=np.float64), np.asarray(tick, dtype=np.float64)
+    if ticks.size > 1 and (ticks == ticks.flat[0]).all():
+        ticks = np.asarray(ticks.flat[0])  # the usual case, at a third of the cost
+    per_unit = 1.0 / ticks
+    whole = per_unit == np.rint(per_unit)
     with np.errstate(over="ignore"):
-        by_division, by_product = np.rint(price * per_unit) / per_unit, np.rint(price / tick) * tick
-    return np.where(per_unit == np.rint(per_unit), by_division, by_product) + 0.0  # no negative zero, as in `quantise`
+        if ticks.ndim:
+            rounded = np.where(whole, np.rint(prices * per_unit) / per_unit, np.rint(prices / ticks) * ticks)
+        else:
+            rounded = np.rint(prices * per_unit) / per_unit if whole else np.rint(prices / ticks) * ticks
+    return rounded + 0.0  # no negative zero, as in `quantise`
 
 
 def judge(

@@ -23,7 +23,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .batch import ALL, BatchState, Floats, Played, Rows
+from .batch import BatchState, Bools, Floats, Rows
 from .core import MoveKind, Scenario, Seat, State, is_over, mover
 from .policy import SeatView
 
@@ -115,42 +115,66 @@ def _blank(max_turns: int, starter: int) -> NDArray[np.float32]:
 
 
 class Watcher:
-    """What one seat sees of B games as they go on: told of every move, it keeps the remembered offers up to date.
+    """What one seat sees of B games as they go on, told of every move of a `BatchState`.
+
+    Like that, it keeps the past on tapes, one row a move, whose last rows before ``at`` are the remembered turns.
 
     Args:
         seat: who looks.
-        n: B.
+        state: the games, before their first move.
+        length: rows of the tapes.
     """
 
-    def __init__(self, seat: Seat, n: int) -> None:
-        self.seat = seat
-        self.offers = np.zeros((n, 2 * REMEMBERED), dtype=np.float32)
+    def __init__(self, seat: Seat, state: BatchState, length: int = 8 * REMEMBERED) -> None:
+        games, n = state.scenarios, len(state)
+        limit = games.buyer_max if seat == Seat.BUYER else games.seller_min
+        self.seat, self.at = seat, REMEMBERED
+        self.head = np.zeros((HEAD, n), dtype=np.float32)
+        self.head[0] = -1.0 if seat == Seat.BUYER else 1.0
+        self.head[3] = _scaled(limit, games.price_low, games.price_high)
+        self._width = games.price_high - games.price_low
+        self.offers = np.zeros((length + 1, n), dtype=np.float32)
+        self.sides = np.zeros((length + 1, n), dtype=np.float32)
 
-    def record(self, state: BatchState, rows: Rows | slice, played: Played) -> None:
-        """Remember the moves that `BatchState.move` just made in ``rows``."""
-        games, offers = state.scenarios, self.offers
-        made = played.kinds == MoveKind.OFFER
-        scaled = _scaled(played.offered, games.price_low[rows], games.price_high[rows])
-        side = np.where(played.mover == self.seat, np.float32(-1), np.float32(1))
-        offers[rows, 1:] = offers[rows, :-1]
-        offers[rows, 0], offers[rows, REMEMBERED] = np.where(made, scaled, 0.0), np.where(made, side, np.float32(0))
+    def record(self, state: BatchState, maker: Seat, kinds: NDArray[np.int8]) -> None:
+        """Remember the moves of ``maker`` that `BatchState.move` just made and reported as ``kinds``."""
+        if self.at == len(self.offers):
+            for tape in (self.offers, self.sides):
+                tape[:REMEMBERED] = tape[self.at - REMEMBERED :].copy()
+            self.at = REMEMBERED
+        made = kinds == _OFFER
+        side = -_ONE if maker == self.seat else _ONE
+        scaled = (2.0 * (state.standing - state.scenarios.price_low) / self._width - 1.0).astype(np.float32)
+        self.offers[self.at], self.sides[self.at] = np.where(made, scaled, _ZERO), np.where(made, side, _ZERO)
+        np.copyto(self.head[4], scaled, where=made)
+        np.copyto(self.head[5], side, where=made)
+        self.at += 1
 
-    def look(self, state: BatchState, rows: Rows | slice = ALL) -> NDArray[np.float32]:
-        """``[b, SIZE]`` what the seat sees now in ``rows``."""
-        games, maker = state.scenarios, state.standing_seat[rows]
-        low, high, turns, turn = games.price_low[rows], games.price_high[rows], games.max_turns[rows], state.turn[rows]
-        limit = games.buyer_max[rows] if self.seat == Seat.BUYER else games.seller_min[rows]
-        to_move = (state.mover[rows] == self.seat) & ~state.agreement[rows] & (turn <= turns)
-        out = np.empty((len(turn), SIZE), dtype=np.float32)
-        out[:, 0] = -1.0 if self.seat == Seat.BUYER else 1.0
-        out[:, 1] = 2.0 * (turn - 1) / turns - 1.0
-        out[:, 2] = np.where(to_move, np.float32(1), np.float32(-1))
-        out[:, 3] = _scaled(limit, low, high)
-        standing = _scaled(state.standing[rows], low, high)
-        out[:, 4] = np.where(maker < 0, 0.0, standing)
-        out[:, 5] = np.where(maker < 0, np.float32(0), np.where(maker == self.seat, np.float32(-1), np.float32(1)))
-        out[:, HEAD:] = self.offers[rows]
-        return out
+    def hold(self, rows: Rows) -> None:
+        """As `BatchState.hold`."""
+        for tape in (self.offers, self.sides):
+            tape[self.at - REMEMBERED : self.at, rows] = tape[self.at - REMEMBERED - 1 : self.at - 1, rows]
+
+    def replace(self, rows: Rows, source: Watcher, source_rows: Rows) -> None:
+        """As `BatchState.replace`, for games of at most one turn."""
+        self.head[3:, rows] = source.head[3:, source_rows]
+        for mine, theirs in ((self.offers, source.offers), (self.sides, source.sides)):
+            mine[self.at - REMEMBERED : self.at - 1, rows] = 0.0
+            mine[self.at - 1, rows] = theirs[source.at - 1, source_rows]
+
+    def look(self, state: BatchState, to_move: Bools) -> NDArray[np.float32]:
+        """``[B, SIZE]`` what the seat sees now, in column-major order; ``to_move`` ``[B]`` says where it is to move."""
+        turn, head = state.turn, self.head
+        head[1] = 2.0 * (turn - 1) / state.scenarios.max_turns - 1.0
+        head[2] = np.where(to_move, _ONE, -_ONE)
+        window = slice(self.at - REMEMBERED, self.at)
+        out = np.empty((SIZE, len(turn)), dtype=np.float32)
+        out[:HEAD], out[HEAD:SIDES], out[SIDES:] = head, self.offers[window][::-1], self.sides[window][::-1]
+        return out.T
+
+
+_OFFER = int(MoveKind.OFFER)
+_ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 def _scaled(price: Floats, low: Floats, high: Floats) -> Floats:

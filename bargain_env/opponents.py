@@ -39,8 +39,7 @@ class Linear:
         start = games.price_low if games.seat == Seat.BUYER else games.price_high
         elapsed = np.minimum(view.turn / np.maximum(games.max_turns - 1, 1), 1.0)
         target = start + elapsed * (games.reservation - start)
-        with np.errstate(invalid="ignore"):
-            accept = games.sign * (view.standing - target) <= 0
+        accept = games.sign * (view.standing - target) <= 0  # NaN, where nothing stands, is not
         return Moves(accept=accept, price=target)
 
 

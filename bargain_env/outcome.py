@@ -48,5 +48,8 @@ def utilities(
     unit = np.where(width > 0, width, np.asarray(scale, dtype=float))
     elapsed = np.maximum(np.asarray(turns) - 2, 0)
     factor = np.asarray(discount, dtype=float) ** elapsed / unit
-    both = np.stack([(buyer_max - price) * factor, (price - seller_min) * factor], axis=-1)
-    return np.where(np.isnan(price)[..., None], 0.0, both)
+    buyer, seller = (buyer_max - price) * factor, (price - seller_min) * factor
+    both = np.empty((*buyer.shape, 2))
+    both[..., 0], both[..., 1] = buyer, seller
+    both[np.isnan(price)] = 0.0
+    return both

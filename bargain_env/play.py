@@ -107,32 +107,28 @@ def play(scenarios: Scenarios, buyer: Policy, seller: Policy) -> Trajectories:
     if buyer is seller:
         raise ValueError(f"policy {buyer.name!r} cannot hold both seats in one object; make two of it")
     state = BatchState.start(scenarios)
-    guarded = np.zeros(state.prices.shape, dtype=bool)
+    guarded = np.zeros((len(scenarios), len(state.prices)), dtype=bool)
     seats = [
         (seat, policy, SeatGames.of(scenarios, seat)) for seat, policy in ((Seat.BUYER, buyer), (Seat.SELLER, seller))
     ]
     for _, policy, games in seats:
         policy.reset(games)
-    for turn in range(1, state.prices.shape[1] + 1):
-        # Both seats are asked before either moves: a move passes the turn on.
-        asked = [(policy, games, state.rows_of(seat)) for seat, policy, games in seats]
-        for policy, games, rows in asked:
+    for turn in range(1, len(state.prices) + 1):
+        active = state.live
+        accept, price = np.zeros(len(scenarios), dtype=bool), np.full(len(scenarios), np.nan)
+        for seat, policy, games in seats:
+            rows = state.rows_of(seat)
             if len(rows):
                 moves = _ask(policy, view_of(state, games, rows, turn))
-                state.move(rows, moves.accept, moves.price)
-                guarded[rows, turn - 1] = moves.guarded
-    return Trajectories(scenarios, state.prices, state.kinds, guarded)
+                accept[rows], price[rows], guarded[rows, turn - 1] = moves.accept, moves.price, moves.guarded
+        state.move(active, accept, price)
+    prices, kinds = np.ascontiguousarray(state.prices.T), np.ascontiguousarray(state.kinds.T)
+    return Trajectories(scenarios, prices, kinds, guarded)
 
 
 def view_of(state: BatchState, games: SeatGames, rows: Rows, turn: int) -> SeatView:
     """What a policy is shown of ``rows``, which are all on ``turn``; ``games`` is what its seat knows of all games."""
-    return SeatView(
-        rows=rows,
-        games=games.take(rows),
-        turn=turn,
-        standing=state.acceptable(rows),
-        prices=state.prices[rows, : turn - 1],
-    )
+    return SeatView(rows, games.take(rows), turn, state.acceptable()[rows], lambda: state.history(rows))
 
 
 def _ask(policy: Policy, view: SeatView) -> Moves:

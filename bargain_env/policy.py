@@ -8,7 +8,7 @@ objects, so no policy can read it by mistake.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,9 +25,13 @@ Bools = NDArray[np.bool_]
 Rows = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
+_PUBLIC = ("price_low", "price_high", "max_turns", "starter", "tick", "discount", "id", "seed")
+
+
 class SeatGames:
-    """What one seat knows of B games before they start; every array is ``[B]``.
+    """What one seat knows of B games before they start; every column is ``[B]``, not to be written to.
+
+    Columns of a selection (`take`) are copied when they are first asked for.
 
     Attributes:
         seat: the seat.
@@ -53,19 +57,32 @@ class SeatGames:
     id: Ints
     seed: Ints
 
+    def __init__(self, seat: Seat, columns: dict[str, Any], rows: Rows | None = None) -> None:
+        """Arguments: the seat, all columns but that by name, and which rows of them (None: all)."""
+        self.seat, self._columns, self._rows = seat, columns, rows
+
+    def __getattr__(self, name: str) -> Any:
+        """A column, on first use."""
+        if name.startswith("_") or name not in self._columns:
+            raise AttributeError(f"a seat knows no {name!r} of its games")
+        column = self._columns[name]
+        value = column if self._rows is None else column[self._rows]
+        setattr(self, name, value)
+        return value
+
     def __len__(self) -> int:
-        return len(self.id)
+        return len(self._columns["id"] if self._rows is None else self._rows)
 
     @classmethod
     def of(cls, scenarios: Scenarios, seat: Seat) -> SeatGames:
         """The part of ``scenarios`` that ``seat`` may know."""
-        shared = {f.name: getattr(scenarios, f.name) for f in fields(cls) if f.name not in ("seat", "reservation")}
-        limit = scenarios.buyer_max if seat == Seat.BUYER else scenarios.seller_min
-        return cls(seat=seat, reservation=limit, **shared)
+        columns = {name: getattr(scenarios, name) for name in _PUBLIC}
+        columns["reservation"] = scenarios.buyer_max if seat == Seat.BUYER else scenarios.seller_min
+        return cls(seat, columns)
 
     def take(self, rows: Rows) -> SeatGames:
         """The given rows, in that order."""
-        return SeatGames(seat=self.seat, **{f.name: getattr(self, f.name)[rows] for f in fields(self)[1:]})
+        return SeatGames(self.seat, self._columns, rows if self._rows is None else self._rows[rows])
 
     @property
     def sign(self) -> float:

@@ -20,6 +20,7 @@ _WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _ROUNDS = 10
+_27, _26 = np.uint64(5), np.uint64(6)  # shifts that leave that many of 32 bits
 _CHUNK = 2048  # rows at a time: what the ten rounds touch then stays in cache
 
 
@@ -32,28 +33,34 @@ class Stream(IntEnum):
     SPLIT = 3
 
 
-def philox(counter: NDArray[np.uint64], key: tuple[ArrayLike, ArrayLike]) -> NDArray[np.uint64]:
-    """Philox4x32-10 of each row of ``counter``.
+Words = NDArray[np.uint64]
+
+
+def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:
+    """Philox4x32-10.
 
     Args:
-        counter: ``[B, 4]`` 32-bit words held in uint64.
+        counter: four 32-bit words, each ``[B]``, held in uint64.
         key: two 32-bit words, each a scalar or ``[B]``.
 
     Returns:
-        ``[B, 4]`` random 32-bit words held in uint64.
+        Four random 32-bit words, each ``[B]``, held in uint64.
     """
-    c0, c1, c2, c3 = (counter[:, i] for i in range(4))
-    k0, k1 = (np.asarray(k, dtype=np.uint64) for k in key)
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
     for _ in range(_ROUNDS):
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (product1 >> _SHIFT) ^ c1 ^ k0,
-            product1 & _LOW,
-            (product0 >> _SHIFT) ^ c3 ^ k1,
-            product0 & _LOW,
-        )
+        c0 = product1 >> _SHIFT
+        c0 ^= c1
+        c0 ^= k0
+        c2 = product0 >> _SHIFT
+        c2 ^= c3
+        c2 ^= k1
+        product1 &= _LOW
+        product0 &= _LOW
+        c1, c3 = product1, product0
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
-    return np.stack([c0, c1, c2, c3], axis=1)
+    return c0, c1, c2, c3
 
 
 def uniform(
@@ -92,25 +99,28 @@ def _part(value: ArrayLike, rows: slice) -> NDArray[np.uint64]:
     return array[rows] if array.ndim else array
 
 
-def _uniform(
-    seeds: NDArray[np.uint64],
-    episodes: NDArray[np.uint64],
-    seat: int,
-    turns: NDArray[np.uint64],
-    stream: int,
-    n: int,
-) -> NDArray[np.float64]:
-    blocks = (n + 1) // 2
-    counter = np.empty((len(episodes), blocks, 4), dtype=np.uint64)
-    counter[:, :, 0] = (episodes & _LOW)[:, None]
-    counter[:, :, 1] = (episodes >> _SHIFT)[:, None]
-    counter[:, :, 2] = (np.uint64(seat << 24) | turns).reshape(-1, 1)
-    counter[:, :, 3] = (stream << 24) | np.arange(blocks, dtype=np.uint64)
-    each = np.repeat(seeds, blocks) if seeds.ndim else seeds
-    words = philox(counter.reshape(-1, 4), (each & _LOW, each >> _SHIFT))
-    high, low = words[:, 0::2] >> np.uint64(5), words[:, 1::2] >> np.uint64(6)
-    doubles = (high.astype(np.float64) * 67108864.0 + low.astype(np.float64)) / 9007199254740992.0
-    return doubles.reshape(len(episodes), 2 * blocks)[:, :n]
+def _uniform(seeds: Words, episodes: Words, seat: int, turns: Words, stream: int, n: int) -> NDArray[np.float64]:
+    out = np.empty((len(episodes), n))
+    where = np.broadcast_to(np.uint64(seat << 24) | turns, episodes.shape)
+    key = (_common(seeds & _LOW), _common(seeds >> _SHIFT))
+    low, high = episodes & _LOW, episodes >> _SHIFT
+    for block in range((n + 1) // 2):
+        purpose = np.full(len(episodes), (stream << 24) | block, dtype=np.uint64)
+        c0, c1, c2, c3 = philox((low, high, where, purpose), key)
+        out[:, 2 * block] = _double(c0, c1)
+        if 2 * block + 1 < n:
+            out[:, 2 * block + 1] = _double(c2, c3)
+    return out
+
+
+def _common(values: Words) -> Words:
+    """One number for all where they are equal: a scalar key is cheaper than an array."""
+    return values.reshape(-1)[0] if values.ndim and (values == values[0]).all() else values
+
+
+def _double(first: Words, second: Words) -> NDArray[np.float64]:
+    """``[B]`` in [0, 1) from 27 and 26 bits of two words."""
+    return ((first >> _27).astype(np.float64) * 67108864.0 + (second >> _26).astype(np.float64)) / 9007199254740992.0
 
 
 def normal(seed: ArrayLike, episode: ArrayLike, *, stream: Stream, turn: int = 0) -> NDArray[np.float64]:

@@ -69,6 +69,8 @@ class Scenarios:
         return cls(**{k: v.astype(np.int64 if k in integers else np.float64) for k, v in columns.items()})
 
 
+DRAWN = ("buyer_max", "seller_min", "starter", "id", "seed")
+"""The columns in which games of one preset and one set of options differ."""
 STARTER = [f.name for f in fields(Scenarios)].index("starter")
 
 

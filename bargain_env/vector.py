@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from . import actions as spelling
 from .answers import Answers, Upcoming
-from .batch import ALL, BatchState, Bools, Floats, Rows
-from .core import MoveKind, Seat
+from .batch import BatchState, Bools, Floats, Rows
+from .core import MoveKind, Seat, quantise_array
 from .errors import InputError
 from .observation import Watcher
 from .opponents import Opponent, opponent_of
@@ -24,6 +24,10 @@ from .rewards import rewards
 from .scenarios import preset
 from .session import Observation
 from .settings import GameSettings, seat_of
+
+_INVALID = int(MoveKind.INVALID)
+TAPE = 64
+"""Moves that fit on a tape before it is wound back."""
 
 
 class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
@@ -68,11 +72,12 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         if num_envs < 1:
             raise InputError(f"num_envs {num_envs} must be at least 1")
         try:
-            self._mode = AutoresetMode(autoreset_mode)
+            mode = AutoresetMode(autoreset_mode)
         except ValueError:
             modes = ", ".join(mode.value for mode in AutoresetMode)
             raise InputError(f"autoreset_mode {autoreset_mode!r} is not one of {modes}") from None
-        self.metadata = {**self.metadata, "autoreset_mode": self._mode}
+        self.metadata = {**self.metadata, "autoreset_mode": mode}
+        self._resets, self._at_once = mode != AutoresetMode.DISABLED, mode == AutoresetMode.SAME_STEP
         self.num_envs, self.render_mode = num_envs, check_render_mode(render_mode, self.metadata["render_modes"])
         self.seat, self.settings = seat_of(seat), GameSettings.of(game)
         self.opponent = opponent_of(opponent, preset(self.settings.scenario))
@@ -80,16 +85,21 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         self.single_observation_space = self.settings.observation_space()
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._answers = Answers(self.opponent, self.seat.other, num_envs)
-        self._upcoming = Upcoming(self.settings, self.seat, self._answers, num_envs)
-        self._state = BatchState.start(self.settings.draw(0, np.arange(num_envs)))
-        self._watcher = Watcher(self.seat, num_envs)
+        self._other = self.seat.other
+        self._answers = Answers(self.opponent, self._other, num_envs)
+        self._upcoming = Upcoming(self.settings, self._answers, num_envs)
+        drawn, turns = self.settings.draw(0, np.arange(num_envs)), self.settings.max_turns
+        self._state = BatchState.start(drawn, length=turns + TAPE, at=1)
+        self._watcher = Watcher(self.seat, self._state)
         self._invalid = np.zeros(num_envs, dtype=np.int64)
         self._done = np.zeros(num_envs, dtype=bool)
         self._slots = np.arange(num_envs)
         self._started = False
+        self._masked = self.settings.action_mode == "grid"
+        self._costly = bool(self.settings.turn_cost or self.settings.opponent_weight)
         games = self._state.scenarios  # of a preset: the public range is the same in all games
-        self._grid = np.append(np.nan, spelling.grid(games.price_low[0], games.price_high[0], self.settings.n_prices))
+        grid = spelling.grid(games.price_low[0], games.price_high[0], self.settings.n_prices)
+        self._grid = np.append(np.nan, quantise_array(grid, self.settings.tick))
 
     # ── reset ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -139,7 +149,7 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         if len(slots):
             rows = self._upcoming.take(slots)
             self._state.replace(slots, self._upcoming.state, rows)
-            self._watcher.offers[slots] = self._upcoming.watcher.offers[rows]
+            self._watcher.replace(slots, self._upcoming.watcher, rows)
             self._invalid[slots], self._done[slots] = 0, False
 
     # ── step ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,36 +163,38 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         """
         if not self._started:
             raise ResetNeeded("no games have been started; call reset() first")
-        resting = np.flatnonzero(self._done)
-        if len(resting) and self._mode == AutoresetMode.DISABLED:
+        resting = self._done.nonzero()[0]
+        if len(resting) and not self._resets:
             raise ResetNeeded(f"game {resting[0]} is over; call reset(options={{'reset_mask': ...}}) first")
         accept, price = self._decode(actions)
         reward = np.zeros(self.num_envs)
         if len(resting):
-            playing = np.flatnonzero(~self._done)
-            self._move(playing, accept[playing], price[playing], self.seat, reward)
-            self._begin(resting)
-        else:
-            self._move(ALL, accept, price, self.seat, reward)
-        rows = self._state.rows_of(self.seat.other)
-        if len(rows):
-            moves = self._answers.act(self._state, rows, rows)
-            self._move(rows, moves.accept, moves.price, self.seat.other, reward)
+            # They are about to be replaced. Until then they play on as phantoms: to move all costs less than to move most.
+            self._state.restart(resting, self.seat)
+            accept[resting] = False
+        self._move(self.seat, None, accept, price, reward)
+        self._answer(resting, reward)
+        self._settle(reward)
+        reward[resting] = 0.0
+        self._begin(resting)
         over = self._done.copy()
         finals: dict[str, Any] = {}
-        if self._mode == AutoresetMode.SAME_STEP and over.any():
-            finals = self._finals(np.flatnonzero(over))
-            self._begin(np.flatnonzero(over))
+        if self._at_once and over.any():
+            finals = self._finals()
+            self._begin(over.nonzero()[0])
         observation, infos = self._show()
         return observation, reward, over, np.zeros(self.num_envs, dtype=bool), {**finals, **infos}
 
     def _decode(self, actions: Any) -> tuple[Bools, Floats]:
         actions = np.asarray(actions)
-        if self.settings.action_mode == "grid":
+        if self._masked:
             if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
                 raise InvalidAction(f"give {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}")
-            if actions.min() < 0 or actions.max() > self.settings.n_prices:
-                bad = np.flatnonzero((actions < 0) | (actions > self.settings.n_prices))[0]
+            outside = (
+                actions.astype(np.int64, copy=False).view(np.uint64) > self.settings.n_prices
+            )  # negative ones are huge
+            if outside.any():
+                bad = outside.nonzero()[0][0]
                 raise InvalidAction(f"action {actions[bad]} of game {bad} is not in {self.single_action_space}")
             return actions == spelling.ACCEPT, self._grid[actions]
         if actions.shape != (self.num_envs, 1) or actions.dtype.kind not in "fiu":
@@ -194,22 +206,43 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         games = self._state.scenarios
         return spelling.decode_box(value, games.price_low, games.price_high, self.seat, self._state.acceptable())
 
-    def _move(self, rows: Rows | slice, accept: Bools, price: Floats, seat: Seat, reward: Floats) -> None:
-        """Play a move of ``seat`` in ``rows`` and add to ``reward`` what it pays the learner."""
+    def _answer(self, resting: Rows, reward: Floats) -> None:
+        """Let the opponent move wherever the game goes on."""
+        live = active = self._state.live
+        if not self._answers.memoryless and len(resting):
+            active = live.copy()
+            active[resting] = False  # phantoms are not for an opponent to remember
+        rows = active.nonzero()[0]
+        if not len(rows):
+            return
+        accept, price = self._answers.act(self._state, rows, self._slots)
+        everywhere = len(rows) == self.num_envs
+        self._move(self._other, None if everywhere else active, accept, price, reward)
+        if not everywhere:
+            self._watcher.hold((~live).nonzero()[0])
+
+    def _move(self, seat: Seat, active: Bools | None, accept: Bools, price: Floats, reward: Floats) -> None:
+        """Play a move of ``seat`` in the ``active`` games (None: all) and, with costs, add what it pays to ``reward``."""
         state = self._state
-        played = state.move(rows, accept, price)
-        self._watcher.record(state, rows, played)
+        kinds = state.move(active, accept, price, rounded=self._masked and seat == self.seat)
+        self._watcher.record(state, seat, kinds)
         if seat == self.seat:
-            self._invalid[rows] += played.kinds == MoveKind.INVALID
-        index = self._slots[rows]
-        over = index[state.agreement[rows] | (state.turn[rows] > state.scenarios.max_turns[rows])]
-        self._done[over] = True
-        if self.settings.turn_cost or self.settings.opponent_weight:
+            self._invalid += kinds == _INVALID
+        if self._costly:
+            rows = self._slots if active is None else np.flatnonzero(active)
+            over = rows[~state.live[rows]]
             worth = np.zeros((self.num_envs, 2))
             worth[over] = self._utilities(over)
-            reward[index] += rewards(worth[index], played.mover, self.settings)[:, self.seat]
-        elif len(over):
-            reward[over] = self._utilities(over)[:, self.seat]
+            movers = np.full(len(rows), seat, dtype=np.int8)
+            reward[rows] += rewards(worth[rows], movers, self.settings)[:, self.seat]
+
+    def _settle(self, reward: Floats) -> None:
+        """Note which games are over, and unless `_move` did, pay for them."""
+        before, self._done = self._done, ~self._state.live
+        if not self._costly:
+            ended = (self._done & ~before).nonzero()[0]
+            if len(ended):
+                reward[ended] = self._utilities(ended)[:, self.seat]
 
     def _utilities(self, rows: Rows) -> Floats:
         state, games = self._state, self._state.scenarios
@@ -225,40 +258,50 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
 
     # ── what is shown ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _show(self, rows: Rows | slice = ALL) -> tuple[Observation, dict[str, Any]]:
-        seen: Observation = self._watcher.look(self._state, rows)
-        present = np.ones(len(seen), dtype=bool)
-        infos: dict[str, Any] = {
-            "invalid_moves": self._invalid[rows].copy(),
-            "agreement": self._state.agreement[rows].copy(),
-        }
-        if self.settings.action_mode == "grid":
-            mask = self._mask(rows, len(seen))
+    def _show(self) -> tuple[Observation, dict[str, Any]]:
+        seen: Observation = self._watcher.look(self._state, ~self._done)
+        present = np.ones(self.num_envs, dtype=bool)
+        infos: dict[str, Any] = {"invalid_moves": self._invalid.copy(), "agreement": self._state.agreement.copy()}
+        if self._masked:
+            mask = self._mask()
             seen, infos = {"observation": seen, "action_mask": mask}, {"action_mask": mask.copy(), **infos}
         return seen, {k: v for key, value in infos.items() for k, v in ((key, value), (f"_{key}", present.copy()))}
 
-    def _mask(self, rows: Rows | slice, n: int) -> NDArray[np.int8]:
-        mask = np.ones((n, 1 + self.settings.n_prices), dtype=np.int8)
-        mask[:, spelling.ACCEPT] = self._state.may_accept(rows)
-        mask[self._done[rows]] = 0
+    def _mask(self) -> NDArray[np.int8]:
+        mask = np.ones((self.num_envs, 1 + self.settings.n_prices), dtype=np.int8)
+        mask[:, spelling.ACCEPT] = self._state.may_accept()
+        over = self._done.nonzero()[0]
+        if len(over):
+            mask[over] = 0
         return mask
 
-    def _finals(self, rows: Rows) -> dict[str, Any]:
+    def _finals(self) -> dict[str, Any]:
         """What `SyncVectorEnv` reports of the last step of games that are started anew in the same step."""
-        seen, infos = self._show(rows)
-        final = np.full(self.num_envs, None, dtype=object)
-        for k, row in enumerate(rows.tolist()):
-            final[row] = {key: value[k] for key, value in seen.items()} if isinstance(seen, dict) else seen[k]
-        present = np.zeros(self.num_envs, dtype=bool)
-        present[rows] = True
-        spread = {key: _spread(value, rows, self.num_envs) for key, value in infos.items()}
-        return {"final_obs": final, "_final_obs": present, "final_info": spread, "_final_info": present.copy()}
+        rows, n = self._done.nonzero()[0], self.num_envs
+        seen: Observation = self._watcher.look(self._state, ~self._done)[rows]
+        infos: dict[str, Any] = {"invalid_moves": self._invalid[rows], "agreement": self._state.agreement[rows]}
+        final = np.full(n, None, dtype=object)
+        mask = np.zeros((len(rows), 1 + self.settings.n_prices), dtype=np.int8)
+        for row, numbers, legal in zip(rows.tolist(), seen, mask, strict=True):
+            own = numbers.copy()
+            final[row] = {"observation": own, "action_mask": legal.copy()} if self._masked else own
+        if self._masked:
+            infos = {"action_mask": mask, **infos}
+        return {"final_obs": final, "_final_obs": self._done.copy(), **self._final_info(rows, infos)}
+
+    def _final_info(self, rows: Rows, infos: dict[str, Any]) -> dict[str, Any]:
+        spread: dict[str, Any] = {}
+        for key, value in infos.items():
+            spread[key] = np.zeros((self.num_envs, *value.shape[1:]), dtype=value.dtype)
+            spread[key][rows] = value
+            spread[f"_{key}"] = self._done.copy()
+        return {"final_info": spread, "_final_info": self._done.copy()}
 
     def action_masks(self) -> NDArray[np.bool_]:
         """``[num_envs, 1 + K]`` bool; all True in box mode."""
-        if self.settings.action_mode == "box":
+        if not self._masked:
             return np.ones((self.num_envs, 1), dtype=bool)
-        return self._mask(ALL, self.num_envs).astype(bool)
+        return self._mask().astype(bool)
 
     def render(self) -> tuple[Any, ...] | None:
         """One frame a game."""
@@ -276,13 +319,9 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         return copy.deepcopy(self)
 
 
-def _spread(values: np.ndarray, rows: Rows, n: int) -> np.ndarray:
-    out = np.zeros((n, *values.shape[1:]), dtype=values.dtype)
-    out[rows] = values
-    return out
-
-
 def _only(infos: dict[str, Any], rows: Rows) -> dict[str, Any]:
     """Infos of ``rows`` alone; the others are 0 and marked as missing."""
-    n = len(infos["_agreement"])
-    return {key: _spread(value[rows], rows, n) for key, value in infos.items()}
+    kept = {key: np.zeros_like(value) for key, value in infos.items()}
+    for key, value in infos.items():
+        kept[key][rows] = value[rows]
+    return kept

@@ -25,7 +25,7 @@ import tyro
 from bargain_env.files import replacing
 from experiments import cli
 from experiments.match import results
-from experiments.reporting import summary, transcripts
+from experiments.reporting import landmarks, summary, transcripts
 from experiments.reporting.charts import calibration_chart, svg, tradeoff_chart
 from experiments.reporting.concession import concession_chart
 from experiments.reporting.heatmaps import dial_heatmap, payoff_heatmap
@@ -87,6 +87,8 @@ def _sections(found: Document, episodes: pa.Table) -> Iterator[str]:
     yield "<h2>What it earns</h2>"
     text = "Further right: more deals. Higher: better deals. Thin curves join equal utility with impasses charged as 0."
     yield figure(svg(tradeoff_chart(found), "tradeoff"), text)
+    if "landmarks" in found:
+        yield from _landmarks(found)
     if dials:
         yield "<h2>How it gives way</h2>"
         text = (
@@ -178,6 +180,28 @@ def _heatmaps(found: Document, dials: list[str]) -> Iterator[str]:
             "Agreement rate of the same games. Blue: deals are missing.",
         )
         yield f"<h3>{escape(agent)}</h3>{target}{rate}" if i == 0 else folded(agent, target + rate)
+
+
+def _landmarks(found: Document) -> Iterator[str]:
+    marks = found["landmarks"]
+    head, rows = landmarks.table(found)
+    yield "<h2>How far from the best anybody could do</h2>"
+    if rows:
+        yield (
+            '<p class="note">Best possible: mean utility of the best response to each opponent, by a player that knows its '
+            f"limit, its rule and its luck, in the first {marks['best_response']['games']} scenarios. Reached: the best "
+            "row of this tournament against it, controls left out.</p>"
+        )
+        yield table(head, rows)
+    for reason, names in landmarks.without(found).items():
+        yield f'<p class="note">No figure for {escape(", ".join(names))}: {escape(reason)}.</p>'
+    perfect, fair = marks["subgame_perfect"], marks["cooperative"]
+    solutions = ", ".join(f"{name.replace('_', '-').title()} {_text(rho)}" for name, rho in fair.items())
+    yield (
+        f'<p class="note">Where theory would settle, in ρ: {solutions}. Between players who know both limits and play '
+        f"perfectly, {_text(perfect['buyer_starts'])} if the buyer starts and {_text(perfect['seller_starts'])} if the "
+        "seller does.</p>"
+    )
 
 
 def _tables(found: Document) -> Iterator[str]:

@@ -26,7 +26,7 @@ from experiments import cli, report
 from experiments.match import arena, contestants, results
 from experiments.match.live import Scoreboard
 from experiments.plugins import load_plugin
-from experiments.reporting import summary
+from experiments.reporting import landmarks, summary
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ def run(settings: Settings) -> dict[str, Any]:
             player.build(np.array(plan.rho[:1]), plan.preset)
     console = cli.console(settings.quiet or settings.json)
     console.print(_heading(players, plan), soft_wrap=True)
+    marks = summary.clean(landmarks.landmarks(plan))  # before the games: what cannot be asked should not cost them
     with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
         episodes = arena.run_tournament(players, plan, board.observe)
-    found = summary.summarise(episodes, described(settings, players, plan))
+    found = summary.summarise(episodes, described(settings, players, plan)) | {"landmarks": marks}
     page = report.write(found, episodes, folder)  # first: if it cannot be drawn, the earlier files stay as they were
     files = [results.write(episodes, folder), *summary.write(found, folder), page]
     if settings.json:

@@ -28,18 +28,18 @@ def run_batch(games: list[Scenario], moves: list[list[Move]]) -> BatchState:
     """`moves[i][k]` is played on turn k + 1 of game i."""
     state = BatchState.start(Scenarios.of(games))
     while state.live.any():
-        rows = np.flatnonzero(state.live)
-        now = [moves[i][state.turn[i] - 1] for i in rows]
-        state.move(rows, np.array([m.accept for m in now], bool), np.array([m.price for m in now], float))
+        now = [moves[i][min(state.turn[i], len(moves[i])) - 1] for i in range(len(games))]
+        state.move(state.live, np.array([m.accept for m in now], bool), np.array([m.price for m in now], float))
     return state
 
 
 def assert_same(alone: State, state: BatchState, row: int) -> None:
     n = len(alone.kinds)
-    assert state.kinds[row].tolist() == [*alone.kinds, *[0] * (state.kinds.shape[1] - n)]
+    kinds, offers = state.kinds[:, row], state.prices[:, row]
+    assert kinds.tolist() == [*alone.kinds, *[0] * (len(kinds) - n)]
     prices = np.array([math.nan if p is None else p for p in alone.prices])
-    assert state.prices[row, :n].tobytes() == prices.tobytes(), "bit for bit"
-    assert np.isnan(state.prices[row, n:]).all()
+    assert offers[:n].tobytes() == prices.tobytes(), "bit for bit"
+    assert np.isnan(offers[n:]).all()
     assert state.agreement[row] == alone.agreement
     standing = math.nan if alone.standing is None else alone.standing
     assert state.standing[row].tobytes() == np.float64(standing).tobytes()

@@ -64,6 +64,10 @@ class Plan:
             if not low <= value <= high:
                 raise InputError(f"--{name} {value} is outside [{low}, {high}]; choose another")
 
+    def scenarios(self, first: int, count: int) -> Scenarios:
+        """``count`` of the games, from number ``first`` on."""
+        return sample(self.preset.name, count, seed=self.seed, first_id=first, max_turns=self.max_turns)
+
     def requests(self, contestant: Contestant) -> tuple[float, ...]:
         """ρ that ``contestant`` is asked for; NaN stands for its only pass where it takes none."""
         return self.rho if contestant.takes_rho else (float("nan"),)
@@ -118,7 +122,7 @@ def _scenarios_in_block(plan: Plan, contestant: Contestant) -> int:
 def _play_block(contestant: Contestant, plan: Plan, seat: Seat, first: int) -> pa.Table:
     """One agent at one seat in the scenarios from ``first`` on; rows are ordered by opponent, ρ, scenario."""
     count = min(_scenarios_in_block(plan, contestant), plan.games - first)
-    games = sample(plan.preset.name, count, seed=plan.seed, first_id=first, max_turns=plan.max_turns)
+    games = plan.scenarios(first, count)
     grid = np.array(plan.requests(contestant))
     shape = (len(plan.opponents), len(grid), count)
     opponent, request, scenario = (index.ravel() for index in np.indices(shape))
