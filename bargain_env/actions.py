@@ -10,8 +10,6 @@ ever illegal, so there is no mask.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,12 +28,6 @@ def grid(price_low: float, price_high: float, n_prices: int = DEFAULT_PRICES) ->
     if n_prices < 2:
         raise ValueError(f"n_prices {n_prices} must be at least 2")
     return np.linspace(price_low, price_high, n_prices)
-
-
-@lru_cache(maxsize=64)
-def grid_moves(price_low: float, price_high: float, n_prices: int) -> tuple[Move, ...]:
-    """``[1 + K]`` the move of each action of `grid`: ``grid_moves(...)[a] == decode(a, grid(...))``."""
-    return (Move(True), *(Move(False, price) for price in grid(price_low, price_high, n_prices).tolist()))
 
 
 def decode(action: int, prices: NDArray[np.float64]) -> Move:

@@ -17,11 +17,12 @@ from . import actions
 from .core import Scenario, Seat
 from .observation import SIZE
 from .render import RENDER_MODES, check_render_mode
-from .session import Observation, Session
+from .session import NO_REWARD, Observation, Session
 from .settings import GameSettings
 
 AGENTS = {"buyer_0": Seat.BUYER, "seller_0": Seat.SELLER}
 _NAMES = tuple(AGENTS)
+_OTHER = {"buyer_0": "seller_0", "seller_0": "buyer_0"}
 ILLEGAL_REWARD = -1.0
 _KEPT = ("agents", "agent_selection", "rewards", "_cumulative_rewards", "terminations", "truncations", "_infos")
 
@@ -114,12 +115,6 @@ class BargainAEC(AECEnv[str, Observation, Any]):
         self.observation_spaces = {a: self.session.settings.observation_space() for a in AGENTS}
         self.state_space = spaces.Box(-1.0, 1.0, (SIZE + 1,), dtype=np.float32)
 
-    def __getattr__(self, name: str) -> Any:
-        """Only reached where there is no such attribute."""
-        if name in _KEPT or name == "infos":
-            raise AttributeError(f"{name} cannot be accessed before reset(); call reset() first")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def observation_space(self, agent: str) -> spaces.Space:
         """The same object on every call."""
         return self.observation_spaces[agent]
@@ -133,39 +128,49 @@ class BargainAEC(AECEnv[str, Observation, Any]):
         self.session.begin(seed, options, entropy=lambda: secrets.randbits(32))
         self.agents = list(_NAMES)
         self.agent_selection = _NAMES[self.session.mover]
-        self.rewards = dict.fromkeys(_NAMES, 0.0)
-        self._cumulative_rewards = dict.fromkeys(_NAMES, 0.0)
-        self.terminations = dict.fromkeys(_NAMES, False)
-        self.truncations = dict.fromkeys(_NAMES, False)
+        self.rewards = {"buyer_0": 0.0, "seller_0": 0.0}
+        self._cumulative_rewards = {"buyer_0": 0.0, "seller_0": 0.0}
+        self.terminations = {"buyer_0": False, "seller_0": False}
+        self.truncations = {"buyer_0": False, "seller_0": False}
         self._infos: dict[str, dict[str, Any]] = {}
 
     def step(self, action: Any) -> None:
         """Play ``action`` for ``agent_selection``.
 
         Raises:
-            InvalidAction: the action is outside the space, or None from an agent that is not done.
+            InvalidAction: the action is outside the space.
             ResetNeeded: there is no game yet.
         """
         agent = self.agent_selection
         if self.terminations[agent]:
             self._was_dead_step(action)
             return
-        if action is None:
-            raise InvalidAction(f"{agent} is to move; None is for agents that are done")
         session = self.session
-        buyer, seller = session.play(session.decode(action))
-        self.rewards = {"buyer_0": buyer, "seller_0": seller}
-        totals = self._cumulative_rewards
-        totals[agent] = 0.0
-        if buyer or seller:
-            totals["buyer_0"] += buyer
-            totals["seller_0"] += seller
+        paid = session.act(action)
+        self._cumulative_rewards[agent] = 0.0
+        if paid is NO_REWARD:
+            self.rewards = {"buyer_0": 0.0, "seller_0": 0.0}
+        else:
+            self.rewards = {"buyer_0": paid[0], "seller_0": paid[1]}
+            self._accumulate_rewards()
         if session.over:
             self.terminations = {"buyer_0": True, "seller_0": True}
-        self.agent_selection = _NAMES[session.mover]
+        self.agent_selection = _OTHER[agent]
         self._infos = {}
         if self.render_mode == "human":
             self.render()
+
+    def _was_dead_step(self, action: Any) -> None:
+        """As in `AECEnv`, for two agents that are always done together."""
+        if action is not None:
+            raise ValueError("when an agent is dead, the only valid action is None")
+        agent = self.agent_selection
+        del self.terminations[agent], self.truncations[agent], self._cumulative_rewards[agent]
+        self._infos.pop(agent, None)
+        self.agents.remove(agent)
+        if self.agents:
+            self.agent_selection = self.agents[0]
+        self.rewards = dict.fromkeys(self.agents, 0.0)
 
     @property
     def infos(self) -> dict[str, dict[str, Any]]:
@@ -241,6 +246,13 @@ class GuardedBargainAEC(BargainAEC):
     """
 
     _stepped = True
+
+    # Not in the class above: CPython reads the attributes of a class with __getattr__ at half the speed.
+    def __getattr__(self, name: str) -> Any:
+        """Only reached where there is no such attribute."""
+        if name in _KEPT:
+            raise AttributeError(f"{name} cannot be accessed before reset(); call reset() first")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def step(self, action: Any) -> None:
         """Play ``action``; an illegal one ends the game with reward -1 for its agent.

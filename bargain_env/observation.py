@@ -19,6 +19,7 @@ Prices are scaled so that ``price_low`` is -1 and ``price_high`` is 1:
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,11 @@ _DIAGONAL = SIZE + 1
 _REACH = REMEMBERED * _DIAGONAL
 
 
+def scaled(price: Any, low: Any, high: Any) -> Any:
+    """``price`` on the scale of the table above; numbers or arrays."""
+    return 2.0 * (price - low) / (high - low) - 1.0
+
+
 def observe(scenario: Scenario, state: State, seat: Seat) -> NDArray[np.float32]:
     """``[SIZE]`` what ``seat`` sees of ``state``; see the table above."""
     film = Film(scenario, state)
@@ -48,48 +54,57 @@ class Film:
 
     An offer of turn t is column 6 of the next frame, column 7 of the one after, and so on: a diagonal, which is written at
     once when the offer is made. All signs are known beforehand, since the seats alternate. So a turn costs two assignments,
-    and an observation a copy of its frame.
+    and an observation next to nothing.
 
     Args:
         scenario: the game.
         state: how far it is.
+
+    Attributes:
+        frames: ``[(max_turns + 1) * SIZE]`` what the seat to move sees on each turn.
     """
 
-    __slots__ = ("_flat", "_limits", "_low", "_width")
+    __slots__ = ("_limits", "frames")
 
     def __init__(self, scenario: Scenario, state: State) -> None:
-        self._low, self._width = scenario.price_low, scenario.price_high - scenario.price_low
-        self._limits = (self._scaled(scenario.buyer_max), self._scaled(scenario.seller_min))
-        first = int(scenario.starter)
-        frames = _blank(scenario.max_turns, first).copy()
-        frames[0::2, 3], frames[1::2, 3] = self._limits[first], self._limits[1 - first]
-        self._flat = frames.reshape(-1)
+        low, high, first = scenario.price_low, scenario.price_high, scenario.starter
+        self._limits = limits = (scaled(scenario.buyer_max, low, high), scaled(scenario.seller_min, low, high))
+        self.frames = flat = _blank(scenario.max_turns, first).copy()
+        flat[3 :: 2 * SIZE], flat[3 + SIZE :: 2 * SIZE] = limits[first], limits[1 - first]
+        if state.prices:
+            self._replay(state, low, high)
+
+    def _replay(self, state: State, low: float, high: float) -> None:
+        standing: float | None = None
+        mine = False  # whether the offer that stands was made by the seat to move
         for turn, price in enumerate(state.prices, start=1):
-            self.record(turn, price)
+            mine = not mine
+            if price is None:
+                self.record_nothing(turn, standing, mine)
+            else:
+                standing, mine = scaled(price, low, high), False
+                self.record(turn, standing)
 
-    def _scaled(self, price: float) -> float:
-        return 2.0 * (price - self._low) / self._width - 1.0
+    def record(self, turn: int, offer: float) -> None:
+        """Turn ``turn`` was played and made this offer, on the scale of the table above."""
+        at, flat = turn * SIZE + HEAD, self.frames
+        flat[at : at + _REACH : _DIAGONAL] = flat[at - 2] = offer
 
-    def record(self, turn: int, price: float | None) -> None:
-        """Turn ``turn`` was played and offered ``price``, or made no offer."""
-        at = turn * SIZE + HEAD
-        if price is not None:
-            self._flat[at : at + _REACH : _DIAGONAL] = self._flat[at - 2] = (
-                2.0 * (price - self._low) / self._width - 1.0
-            )
-            return
-        self._flat[at + REMEMBERED : at + REMEMBERED + _REACH : _DIAGONAL] = 0.0
-        # What stood goes on standing; the other seat moves now.
-        self._flat[at - 2], self._flat[at - 1] = self._flat[at - 2 - SIZE], -self._flat[at - 1 - SIZE]
+    def record_nothing(self, turn: int, standing: float | None, mine: bool) -> None:
+        """Turn ``turn`` was played and made no offer; ``standing`` goes on standing, made by the seat to move now or not."""
+        at, flat = turn * SIZE + HEAD, self.frames
+        flat[at + REMEMBERED : at + REMEMBERED + _REACH : _DIAGONAL] = 0.0
+        flat[at - 2] = standing or 0.0
+        flat[at - 1] = 0.0 if standing is None else -1.0 if mine else 1.0
 
     def show(self, turn: int) -> NDArray[np.float32]:
-        """``[SIZE]`` what the seat to move sees before ``turn`` is played."""
+        """``[SIZE]`` what the seat to move sees before ``turn`` is played: the frame itself, which is not read again."""
         end = turn * SIZE
-        return self._flat[end - SIZE : end].copy()
+        return self.frames[end - SIZE : end]
 
     def show_other(self, turn: int) -> NDArray[np.float32]:
         """``[SIZE]`` what the seat that waits sees before ``turn`` is played."""
-        frame = self.show(turn)
+        frame = self.show(turn).copy()
         frame[0], frame[2], frame[5] = -frame[0], -1.0, -frame[5]
         frame[3] = self._limits[0 if frame[0] < 0 else 1]
         frame[SIDES:] *= -1.0
@@ -98,12 +113,12 @@ class Film:
 
     def end(self, turn: int) -> None:
         """Nobody moves on ``turn``: the game is over."""
-        self._flat[(turn - 1) * SIZE + 2] = -1.0
+        self.frames[(turn - 1) * SIZE + 2] = -1.0
 
 
 @lru_cache(maxsize=64)
-def _blank(max_turns: int, starter: int) -> NDArray[np.float32]:
-    """``[max_turns + 1, SIZE]`` the frames if every turn makes an offer, without any price."""
+def _blank(max_turns: int, starter: Seat) -> NDArray[np.float32]:
+    """``[(max_turns + 1) * SIZE]`` the frames if every turn makes an offer, without any price."""
     frames = np.zeros((max_turns + 1, SIZE), dtype=np.float32)
     row, place = np.arange(max_turns + 1), np.arange(REMEMBERED)
     frames[:, 0] = np.where((starter + row) % 2 == Seat.BUYER, -1.0, 1.0)
@@ -111,7 +126,7 @@ def _blank(max_turns: int, starter: int) -> NDArray[np.float32]:
     frames[:, 2] = 1.0
     frames[:, SIDES:] = np.where(place < row[:, None], np.where(place % 2 == 0, 1.0, -1.0), 0.0)
     frames[:, 5] = frames[:, SIDES]
-    return frames
+    return frames.reshape(-1)
 
 
 class Watcher:
@@ -131,7 +146,7 @@ class Watcher:
         self.seat, self.at = seat, REMEMBERED
         self.head = np.zeros((HEAD, n), dtype=np.float32)
         self.head[0] = -1.0 if seat == Seat.BUYER else 1.0
-        self.head[3] = _scaled(limit, games.price_low, games.price_high)
+        self.head[3] = scaled(limit, games.price_low, games.price_high)
         self._width = games.price_high - games.price_low
         self.offers = np.zeros((length + 1, n), dtype=np.float32)
         self.sides = np.zeros((length + 1, n), dtype=np.float32)
@@ -144,9 +159,9 @@ class Watcher:
             self.at = REMEMBERED
         made = kinds == _OFFER
         side = -_ONE if maker == self.seat else _ONE
-        scaled = (2.0 * (state.standing - state.scenarios.price_low) / self._width - 1.0).astype(np.float32)
-        self.offers[self.at], self.sides[self.at] = np.where(made, scaled, _ZERO), np.where(made, side, _ZERO)
-        np.copyto(self.head[4], scaled, where=made)
+        shown = (2.0 * (state.standing - state.scenarios.price_low) / self._width - 1.0).astype(np.float32)
+        self.offers[self.at], self.sides[self.at] = np.where(made, shown, _ZERO), np.where(made, side, _ZERO)
+        np.copyto(self.head[4], shown, where=made)
         np.copyto(self.head[5], side, where=made)
         self.at += 1
 
@@ -177,10 +192,6 @@ _OFFER = int(MoveKind.OFFER)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
-def _scaled(price: Floats, low: Floats, high: Floats) -> Floats:
-    return 2.0 * (price - low) / (high - low) - 1.0
-
-
 def observe_view(view: SeatView) -> NDArray[np.float32]:
     """``[b, SIZE]`` what the seat of ``view`` sees; it is the seat to move."""
     games, out = view.games, np.zeros((len(view), SIZE), dtype=np.float32)
@@ -191,11 +202,11 @@ def observe_view(view: SeatView) -> NDArray[np.float32]:
     out[:, 0] = -1.0 if games.seat == Seat.BUYER else 1.0
     out[:, 1] = 2.0 * (view.turn - 1) / games.max_turns - 1.0
     out[:, 2] = 1.0
-    out[:, 3] = _scaled(games.reservation, low, high)
-    out[:, HEAD : HEAD + n] = np.where(made, _scaled(prices, low[:, None], high[:, None]), 0.0)
+    out[:, 3] = scaled(games.reservation, low, high)
+    out[:, HEAD : HEAD + n] = np.where(made, scaled(prices, low[:, None], high[:, None]), 0.0)
     out[:, SIDES : SIDES + n] = np.where(made, sides, 0.0)
     latest, maker = _latest(view)
-    out[:, 4] = np.where(maker == 0, 0.0, _scaled(latest, low, high))
+    out[:, 4] = np.where(maker == 0, 0.0, scaled(latest, low, high))
     out[:, 5] = maker
     return out
 

@@ -53,3 +53,13 @@ def utilities(
     both[..., 0], both[..., 1] = buyer, seller
     both[np.isnan(price)] = 0.0
     return both
+
+
+def utilities_of(
+    price: float, buyer_max: float, seller_min: float, *, scale: float, discount: float, turns: int
+) -> tuple[float, float]:
+    """`utilities` of one deal, bit for bit, at a fraction of the cost."""
+    width = buyer_max - seller_min
+    unit = width if width > 0 else scale
+    factor = (1.0 if discount == 1.0 else float(np.power(discount, max(turns - 2, 0)))) / unit
+    return (buyer_max - price) * factor, (price - seller_min) * factor

@@ -79,7 +79,7 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
         agent = self.possible_agents[session.mover]
         if not isinstance(actions, dict) or agent not in actions:
             raise InvalidAction(f"{agent} is to move; give a dict with its action")
-        paid = session.play(session.decode(actions[agent]))
+        paid = session.act(actions[agent])
         rewards = dict(zip(AGENTS, paid, strict=True))
         observations, infos = self._show()
         over = session.over

@@ -45,11 +45,11 @@ class Scenarios:
         values = {f.name: getattr(self, f.name)[row].item() for f in fields(self)}
         return Scenario(**{**values, "starter": Seat(values["starter"])})
 
-    def rows(self) -> list[Scenario]:
-        """All rows; in bulk, at a fraction of what `__getitem__` costs for each."""
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The arguments of `Scenario` for every row; in bulk, at a fraction of what `__getitem__` costs for each."""
         columns = [getattr(self, f.name).tolist() for f in fields(self)]
         columns[STARTER] = [Seat(value) for value in columns[STARTER]]
-        return [Scenario(*row) for row in zip(*columns, strict=True)]
+        return list(zip(*columns, strict=True))
 
     def take(self, rows: NDArray[np.intp]) -> Scenarios:
         """The given rows, in that order; a row may repeat."""

@@ -6,6 +6,7 @@ A face adds only the calling convention of its framework.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +14,10 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from numpy.typing import NDArray
 
 from . import actions, core
-from .core import Move, MoveKind, Scenario, Seat, State
+from .core import Move, MoveKind, Scenario, Seat, State, judge
 from .errors import InputError
-from .observation import Film
-from .outcome import utilities
+from .observation import SIZE, Film, scaled
+from .outcome import utilities_of
 from .render import transcript
 from .rewards import rewards
 from .settings import GameSettings
@@ -24,7 +25,29 @@ from .settings import GameSettings
 Observation = Any
 NO_REWARD = (0.0, 0.0)
 BLOCK = 128
+_SEATS = tuple(Seat)
 _OTHER = (Seat.SELLER, Seat.BUYER)
+_OFFER, _INVALID = MoveKind.OFFER, MoveKind.INVALID
+_ACCEPT_IT = Move(True)
+_ACCEPTS = (np.nan, np.nan)
+
+
+@lru_cache(maxsize=64)
+def _judged(price_low: float, price_high: float, tick: float, n_prices: int) -> tuple[tuple[float, float], ...]:
+    """The price that each grid action offers, as `core.judge` rounds it, and that price as observations scale it.
+
+    An offer is judged by range and tick alone, so it need not be judged again on every move.
+    """
+    game = Scenario(price_high, price_low, price_low, price_high, tick=tick)
+    judged = [_ACCEPTS]
+    for price in actions.grid(price_low, price_high, n_prices).tolist():
+        offered = judge(game, Seat.BUYER, None, None, Move(False, price))[1]
+        if offered is None:
+            raise InputError(
+                f"grid price {price} is no legal offer with tick {tick}; choose a finer tick or fewer prices"
+            )
+        judged.append((offered, scaled(offered, price_low, price_high)))
+    return tuple(judged)
 
 
 class Snapshot(NamedTuple):
@@ -56,7 +79,7 @@ class Session:
 
     def __init__(self, settings: GameSettings, waiting_mask: str = "zeros") -> None:
         self.settings = settings
-        self._block: tuple[int | None, int, list[Scenario]] | None = None
+        self._block: tuple[int | None, int, list[tuple[Any, ...]]] | None = None
         self._opens = actions.action_mask(True, False, settings.n_prices)
         self._answers = actions.action_mask(True, True, settings.n_prices)
         self._waits = np.zeros_like(self._opens)
@@ -101,19 +124,25 @@ class Session:
         if self._block is None or self._block[:2] != (self.seed, first):
             drawn = self.settings.draw(self.seed, np.arange(first, first + BLOCK))
             self._block = (self.seed, first, drawn.rows())
-        game = self._block[2][self.next_id - first]
+        row = self._block[2][self.next_id - first]
         self.next_id += 1
-        return game
+        return Scenario(*row)
 
     def _set(self, scenario: Scenario, state: State, invalid: list[int]) -> None:
         self.scenario, self.invalid = scenario, invalid
-        self._moves = actions.grid_moves(scenario.price_low, scenario.price_high, self.settings.n_prices)
+        self._grid = _judged(scenario.price_low, scenario.price_high, scenario.tick, self.settings.n_prices)
+        self._last_turn = scenario.max_turns
         self.turn, self.standing, self.standing_seat, prices, kinds, self.agreement = state
         self._prices, self._kinds = list(prices), list(kinds)
         self._film = Film(scenario, state)
-        self.mover, self.over = core.mover(scenario, state), core.is_over(scenario, state)
-        if self.over:
-            self._film.end(self.turn)
+        self.over = False
+        self.mover = _SEATS[(scenario.starter + self.turn - 1) & 1]
+        if core.is_over(scenario, state):
+            self._close()
+
+    def _close(self) -> None:
+        self.over = True
+        self._film.end(self.turn)
 
     @property
     def state(self) -> State:
@@ -146,19 +175,20 @@ class Session:
 
     # ── moves ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def decode(self, action: Any) -> Move:
-        """The move that a learner's ``action`` stands for.
+    def act(self, action: Any) -> tuple[float, float]:
+        """Make the move that a learner's ``action`` stands for; returns what it pays the buyer and the seller.
 
         Raises:
             InvalidAction: it is not in the action space.
         """
-        if self.settings.action_mode == "box":
-            return self._decode_box(action)
+        if not self._masked:
+            return self.play(self._decode_box(action))
         try:
-            if action >= 0:
-                return self._moves[action]
+            offer = self._grid[action] if action >= 0 else None
         except (TypeError, ValueError, IndexError):
-            pass
+            offer = None
+        if offer is not None:
+            return self._offer(offer[0], offer[1]) if offer is not _ACCEPTS else self.play(_ACCEPT_IT)
         n = self.settings.n_prices
         raise InvalidAction(
             f"action {action!r} is not in Discrete({n + 1}); give an integer: 0 accepts, 1 to {n} offer a price"
@@ -177,36 +207,46 @@ class Session:
 
     def play(self, move: Move) -> tuple[float, float]:
         """Make ``move``; returns what it pays the buyer and the seller."""
-        scenario, seat, turn = self.scenario, self.mover, self.turn
-        assert scenario is not None, "begin() comes first"
-        kind, price = core.judge(scenario, seat, self.standing, self.standing_seat, move)
-        self._prices.append(price)
+        scenario, seat, turn = self.game(), self.mover, self.turn
+        kind, price = judge(scenario, seat, self.standing, self.standing_seat, move)
+        if price is not None:
+            return self._offer(price, scaled(price, scenario.price_low, scenario.price_high))
+        self._prices.append(None)
         self._kinds.append(kind)
-        self._film.record(turn, price)
         self.turn, self.mover = turn + 1, _OTHER[seat]
-        if kind is MoveKind.OFFER:
-            self.standing, self.standing_seat = price, seat
-        elif kind is MoveKind.INVALID:
+        standing = None if self.standing is None else scaled(self.standing, scenario.price_low, scenario.price_high)
+        self._film.record_nothing(turn, standing, self.standing_seat is self.mover)
+        if kind is _INVALID:
             self.invalid[seat] += 1
-        if kind is MoveKind.ACCEPT or turn == scenario.max_turns:
-            return self._end(kind is MoveKind.ACCEPT, seat)
+            if turn < scenario.max_turns:
+                return self._pay(0.0, 0.0, seat)
+        return self._end(kind is not _INVALID, seat)
+
+    def _offer(self, price: float, shown: float) -> tuple[float, float]:
+        """Offer ``price``, already judged; ``shown`` is how observations scale it."""
+        seat, turn = self.mover, self.turn
+        self._prices.append(price)
+        self._kinds.append(_OFFER)
+        self._film.record(turn, shown)
+        self.turn, self.mover, self.standing, self.standing_seat = turn + 1, _OTHER[seat], price, seat
+        if turn == self._last_turn:
+            return self._end(False, seat)
         return self._pay(0.0, 0.0, seat) if self._costly else NO_REWARD
 
     def _end(self, agreement: bool, seat: Seat) -> tuple[float, float]:
-        self.over, self.agreement = True, agreement
-        self._film.end(self.turn)
-        if not agreement:
+        self.agreement = agreement
+        self._close()
+        if not agreement or self.standing is None:
             return self._pay(0.0, 0.0, seat)
         game = self.game()
-        worth = utilities(
-            np.array(self.standing),
+        buyer, seller = utilities_of(
+            self.standing,
             game.buyer_max,
             game.seller_min,
             scale=game.price_high - game.price_low,
             discount=game.discount,
-            turns=len(self._kinds),
+            turns=self.turn - 1,
         )
-        buyer, seller = worth.tolist()
         return self._pay(buyer, seller, seat)
 
     def _pay(self, buyer: float, seller: float, seat: Seat) -> tuple[float, float]:
@@ -230,12 +270,13 @@ class Session:
 
     def see(self, seat: Seat) -> tuple[Observation, dict[str, Any]]:
         """`observation` and `info` of ``seat``, in one call."""
-        if seat is not self.mover or self.over or not self._masked:
+        if seat is not self.mover or not self._masked:
             return self.observation(seat), self.info(seat)
-        legal = self._opens if self.standing_seat in (None, seat) else self._answers
+        maker, end = self.standing_seat, self.turn * SIZE
+        legal = self._waits if self.over else self._opens if maker is None or maker is seat else self._answers
         return (
-            {"observation": self._film.show(self.turn), "action_mask": legal.copy()},
-            {"action_mask": legal.copy(), "invalid_moves": self.invalid[seat], "agreement": False},
+            {"observation": self._film.frames[end - SIZE : end], "action_mask": legal.copy()},
+            {"action_mask": legal.copy(), "invalid_moves": self.invalid[seat], "agreement": self.agreement},
         )
 
     def observation(self, seat: Seat) -> Observation:

@@ -97,7 +97,7 @@ class BargainEnv(gymnasium.Env[Observation, Any]):
         session.game()
         if session.over:
             raise ResetNeeded("the game is over; call reset() before step()")
-        reward = session.play(session.decode(action))[self.seat]
+        reward = session.act(action)[self.seat]
         if not session.over:
             reward += self._answer()
         if self.render_mode == "human":
