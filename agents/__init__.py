@@ -1,6 +1,6 @@
-"""Players: the scripted zoo and Janus.
+"""Players: the scripted zoo, what Stable-Baselines3 learned, and Janus.
 
-Importing this package does not import torch: `JanusAgent` is loaded on first use.
+Importing this package does not import torch: `JanusAgent` is loaded on first use, and `LearnedPolicy` loads torch itself.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bargain_env.opponents import understand_names
 
 from . import scripted  # noqa: F401  (registers the scripted strategies)
+from .learned import LearnedPolicy
 from .registry import StrategyInfo, describe, list_strategies, make, make_for, register
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 understand_names(make_for)
 
-__all__ = ["JanusAgent", "StrategyInfo", "describe", "list_strategies", "make", "make_for", "register"]
+__all__ = ["JanusAgent", "LearnedPolicy", "StrategyInfo", "describe", "list_strategies", "make", "make_for", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bargain_env import Policy, Preset
 from bargain_env.errors import InputError, unknown
+
+from .learned import LearnedPolicy
+
+LEARNED = "learned:"
+"""``learned:PATH`` is a strategy too, which nobody registers: the `LearnedPolicy` of that file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +101,20 @@ def describe(name: str) -> StrategyInfo:
     """What is known of ``name``.
 
     Raises:
-        InputError: unknown strategy.
+        InputError: unknown strategy, or a learned policy that cannot be played.
     """
+    if name.startswith(LEARNED):
+        return _learned(name)
     if name not in _REGISTRY:
         raise unknown("strategy", name, _REGISTRY)
     return _REGISTRY[name]
+
+
+def _learned(name: str) -> StrategyInfo:
+    policy = partial(LearnedPolicy, name.removeprefix(LEARNED))
+    policy()  # whoever names a bad file hears of it now
+    about = "learned with Stable-Baselines3"
+    return StrategyInfo(name, policy, family="learned", description=about, uses_history=True, evaluable=False)
 
 
 def list_strategies(*, split: str | None = None, family: str | None = None, evaluable: bool | None = None) -> list[str]:

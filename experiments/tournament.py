@@ -34,11 +34,12 @@ class Settings:
     """Play a tournament and write its episodes, summary and report."""
 
     agents: str = "janus-nano"
-    """Comma list: janus-nano, janus:PATH, base (no adapter), shuffled (control: permuted rho), script:NAME, scripts."""
+    """Comma list: janus-nano, janus:PATH, base (no adapter), shuffled (control: permuted rho), script:NAME, scripts,
+    learned:PATH (.zip of Stable-Baselines3)."""
     rho: str = "0:1:0.1"
     """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none."""
     opponents: Annotated[str, tyro.conf.arg(aliases=["--strategies"])] = "all"
-    """Comma list of strategy names or groups: all, train, held_out, family:F."""
+    """Comma list of strategy names or groups: all, train, held_out, family:F, learned:PATH."""
     games: int = 40
     """Scenarios; each is one game of every agent x seat x rho x opponent."""
     seats: Literal["both", "buyer", "seller"] = "both"

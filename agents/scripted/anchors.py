@@ -103,6 +103,8 @@ def _rounded(price: Floats, direction: float, games: SeatGames) -> Floats:
     """``price`` rounded to the tick, upward for ``direction`` 1, downward for -1."""
     nearest = quantise_array(price, games.tick)
     wrong_side = direction * (nearest - price) < 0
+    if not wrong_side.any():
+        return nearest
     return np.where(wrong_side, quantise_array(nearest + direction * games.tick, games.tick), nearest)
 
 

@@ -81,12 +81,14 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
         return [script(agents.describe(rest).name)]
     if spec == SHIPPED:
         return [janus(spec, SHIPPED, options)]
+    if kind == "learned":
+        return [learned(spec)]
     if kind in CONTROLS:
         if spec != kind and not Path(rest).is_dir():
             raise InputError(f"agent {spec!r}: no checkpoint at {rest!r}; give {kind}:PATH of a trained adapter folder")
         if spec != "janus":
             return [janus(spec, rest or SHIPPED, options, **CONTROLS[kind])]
-    forms = [SHIPPED, "janus:PATH", "base", "base:PATH", "shuffled", "shuffled:PATH", "scripts", "script:NAME"]
+    forms = f"{SHIPPED} janus:PATH base base:PATH shuffled shuffled:PATH learned:PATH scripts script:NAME".split()
     if spec in agents.list_strategies():
         raise InputError(f"unknown agent {spec!r}; did you mean 'script:{spec}'? known: {', '.join(forms)}")
     raise unknown("agent", spec, forms)
@@ -95,6 +97,12 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
 def script(name: str) -> Contestant:
     """A scripted strategy as an agent, labelled ``script:NAME``."""
     return Contestant(f"script:{name}", takes_rho=False, build=lambda _, preset: agents.make_for(preset, name))
+
+
+def learned(spec: str) -> Contestant:
+    """A policy that Stable-Baselines3 saved, ``learned:PATH``."""
+    name = agents.describe(spec).name
+    return Contestant(name, takes_rho=False, build=lambda _, preset: agents.make_for(preset, name))
 
 
 def janus(
@@ -119,7 +127,8 @@ def janus(
 def resolve_opponents(text: str) -> list[str]:
     """Strategy names of a comma list of names and groups, in order, without repeats.
 
-    Groups are ``all`` (every evaluable strategy), ``train`` and ``held_out`` (those of a split) and ``family:F``.
+    Groups are ``all`` (every evaluable strategy), ``train`` and ``held_out`` (those of a split) and ``family:F``; a name
+    may be ``learned:PATH``.
 
     Raises:
         InputError: unknown name or family, or an empty group.

@@ -1,0 +1,108 @@
+"""Benchmark: speeds of this machine, each as a ratio to a reference measured in the same run.
+
+    python -m experiments.benchmark env
+    python -m experiments.benchmark env --json > speed.json
+
+A ratio below its bar is marked, and with --check makes the command exit with 1.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+if __package__ in (None, ""):  # run as a file: this folder's names must not hide the standard library
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import tyro
+from rich.table import Table
+
+from bargain_env.files import replacing
+from experiments import cli
+from experiments.speed import curve, env
+from experiments.speed.stopwatch import Speed
+
+SUITES = {"env": env.measure}
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure speeds and compare each with a reference measured in the same run."""
+
+    suite: Annotated[Literal["env"], tyro.conf.Positional]
+    """What to measure."""
+    seconds: float = 1.0
+    """How long each thing is measured."""
+    seed: int = 0
+    """Draws the games and the actions."""
+    out: Path | None = None
+    """Folder for benchmark.json and the curve of cost by batch size."""
+    check: bool = False
+    """Exit with 1 if a ratio is below its bar."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Measure, show and write.
+
+    Raises:
+        InputError: ``seconds`` is not positive, or the output folder cannot be made.
+    """
+    if not 0 < settings.seconds < float("inf"):
+        raise cli.InputError(f"--seconds {settings.seconds} must be positive")
+    out = None if settings.out is None else cli.output_folder(settings.out)
+    console = cli.console(settings.quiet or settings.json)
+    found: list[Speed] = []
+    with console.status("measuring") as status:
+        for speed in SUITES[settings.suite](settings.seconds, settings.seed):
+            found.append(speed)
+            status.update(f"measured {speed.name}")
+    document = {"schema_version": SCHEMA_VERSION, "suite": settings.suite, "machine": _machine(), "speeds": []}
+    document["speeds"] = [speed.as_dict() for speed in found]
+    console.print(_table(found))
+    if out is not None:
+        with replacing(out / "benchmark.json") as file:
+            file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        curve.draw(found, out / "speed.png")
+        console.print(f"wrote {out / 'benchmark.json'} and {out / 'speed.png'}", soft_wrap=True)
+    if settings.json:
+        print(json.dumps(document))
+    missed = [speed.name for speed in found if speed.meets is False]
+    if missed and settings.check:
+        print(f"below the bar: {', '.join(missed)}", file=sys.stderr)
+        sys.exit(1)
+    return document
+
+
+def _machine() -> dict[str, str]:
+    return {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
+
+
+def _table(found: list[Speed]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "rate", "ratio", "bar", "reference"):
+        table.add_column(name, justify="left" if name in ("", "reference") else "right")
+    for speed in found:
+        ratio = "" if speed.ratio is None else f"{speed.ratio:.2f}"
+        if speed.meets is not None:
+            ratio = f"[{'green' if speed.meets else 'red'}]{ratio}[/]"
+        bar = "" if speed.bar is None else f"{speed.bar:g}"
+        table.add_row(speed.name, f"{_rate(speed.rate)} {speed.unit}", ratio, bar, speed.reference)
+    return table
+
+
+def _rate(rate: float) -> str:
+    return f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:.0f} k"
+
+
+if __name__ == "__main__":
+    cli.main(Settings, run)
