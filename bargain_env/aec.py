@@ -316,6 +316,7 @@ class GuardedBargainAEC(BargainAEC):
         """The agent to move; `step` or `reset` must be called between two of them."""
         if self.session.scenario is None:
             EnvLogger.error_agent_iter_before_reset()
+        self._stepped = True
         return self._checked(super().agent_iter(max_iter))
 
     def _checked(self, agents: Iterator[str]) -> Iterator[str]:

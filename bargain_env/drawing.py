@@ -45,12 +45,14 @@ def chart(scenario: Scenario, state: State) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
-def print_turns(scenario: Scenario, state: State, already: int) -> None:
-    """Print what happened after the first ``already`` turns, and the end if it has come; coloured in a terminal."""
-    console = Console(highlight=False)
-    if already == 0:
-        console.print(Text(heading(scenario), style="bold"))
-    for k in range(already, len(state.kinds)):
-        console.print(Text(turn_line(scenario, state, k), style=COLOURS[Seat((scenario.starter + k) % 2)]))
+def print_lines(scenario: Scenario, state: State, already: int) -> int:
+    """Print the transcript but for its first ``already`` lines; coloured in a terminal. Returns how many are out now."""
+    lines = [Text(heading(scenario), style="bold")]
+    for k in range(len(state.kinds)):
+        lines.append(Text(turn_line(scenario, state, k), style=COLOURS[Seat((scenario.starter + k) % 2)]))
     if is_over(scenario, state):
-        console.print(Text(ending(scenario, state), style=f"bold {DEAL}" if state.agreement else "bold"))
+        lines.append(Text(ending(scenario, state), style=f"bold {DEAL}" if state.agreement else "bold"))
+    console = Console(highlight=False)
+    for line in lines[already:]:
+        console.print(line)
+    return len(lines)

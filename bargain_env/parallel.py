@@ -23,8 +23,8 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
     """`BargainAEC` for learners that act for every seat on every step.
 
     Rules, actions, observations, rewards and configurations are those of `BargainAEC`. On each step only the action of the
-    seat to move is played; the other's is not read. ``infos[agent]["active_agent"]`` says whose turn it is, from `reset`
-    on. The mask of the seat that waits is one-hot on action 0, so that a learner can sample from it.
+    seat to move is played; the other's is not read. ``infos[agent]["active_agent"]`` names the one whose turn it is, from
+    `reset` on; None when the game is over. The mask of the seat that waits is one-hot on action 0, so that a learner can sample from it.
 
     An illegal ACCEPT is a wasted turn, counted in ``infos[agent]["invalid_moves"]``.
 
@@ -91,10 +91,10 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
 
     def _show(self) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
         session = self.session
-        mover = None if session.over else session.mover
+        mover = None if session.over else self.possible_agents[session.mover]
         return (
             {agent: session.observation(seat) for agent, seat in AGENTS.items()},
-            {agent: {**session.info(seat), "active_agent": seat is mover} for agent, seat in AGENTS.items()},
+            {agent: {**session.info(seat), "active_agent": mover} for agent, seat in AGENTS.items()},
         )
 
     def state(self) -> np.ndarray:

@@ -20,7 +20,7 @@ from .observation import SIZE, Film, scaled
 from .outcome import utilities_of
 from .render import transcript
 from .rewards import rewards
-from .settings import GameSettings
+from .settings import GameSettings, check_seed
 
 Observation = Any
 NO_REWARD = (0.0, 0.0)
@@ -29,25 +29,24 @@ _SEATS = tuple(Seat)
 _OTHER = (Seat.SELLER, Seat.BUYER)
 _OFFER, _INVALID = MoveKind.OFFER, MoveKind.INVALID
 _ACCEPT_IT = Move(True)
-_ACCEPTS = (np.nan, np.nan)
 
 
 @lru_cache(maxsize=64)
-def _judged(price_low: float, price_high: float, tick: float, n_prices: int) -> tuple[tuple[float, float], ...]:
+def _judged(price_low: float, price_high: float, tick: float, n_prices: int) -> tuple[tuple[float, float] | None, ...]:
     """The price that each grid action offers, as `core.judge` rounds it, and that price as observations scale it.
 
-    An offer is judged by range and tick alone, so it need not be judged again on every move.
+    An offer is judged by range and tick alone, so it need not be judged again on every move. None is ACCEPT.
     """
     game = Scenario(price_high, price_low, price_low, price_high, tick=tick)
-    judged = [_ACCEPTS]
+    table: list[tuple[float, float] | None] = [None]
     for price in actions.grid(price_low, price_high, n_prices).tolist():
         offered = judge(game, Seat.BUYER, None, None, Move(False, price))[1]
         if offered is None:
             raise InputError(
-                f"grid price {price} is no legal offer with tick {tick}; choose a finer tick or fewer prices"
+                f"grid price {price} rounds out of the range; choose a tick that divides {price_low} and {price_high}"
             )
-        judged.append((offered, scaled(offered, price_low, price_high)))
-    return tuple(judged)
+        table.append((offered, scaled(offered, price_low, price_high)))
+    return tuple(table)
 
 
 class Snapshot(NamedTuple):
@@ -58,6 +57,7 @@ class Snapshot(NamedTuple):
     scenario: Scenario | None
     state: State
     invalid: tuple[int, int]
+    printed: int = 0
 
 
 class Session:
@@ -105,7 +105,7 @@ class Session:
             InputError: ``options["scenario"]`` is not a `Scenario`, or leaves no turn to answer.
         """
         if seed is not None:
-            self.seed, self.next_id = seed, 0
+            self.seed, self.next_id = check_seed(seed), 0
         elif self.seed is None:
             self.seed = entropy()
         given = options.get("scenario") if isinstance(options, dict) else None
@@ -153,15 +153,29 @@ class Session:
     def snapshot(self) -> Snapshot:
         """The position now."""
         state = State() if self.scenario is None else self.state
-        return Snapshot(self.seed, self.next_id, self.scenario, state, (self.invalid[0], self.invalid[1]))
+        return Snapshot(
+            self.seed, self.next_id, self.scenario, state, (self.invalid[0], self.invalid[1]), self._printed
+        )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Return to ``snapshot``."""
-        self.seed, self.next_id = snapshot.seed, snapshot.next_id
+        self.seed, self.next_id, self._printed = snapshot.seed, snapshot.next_id, snapshot.printed
         if snapshot.scenario is None:
             self.scenario = None
         else:
             self._set(snapshot.scenario, snapshot.state, list(snapshot.invalid))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what can be made again: copies are for tree search, and should be light."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_block", "_grid")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make the rest again."""
+        self.__dict__.update(state)
+        self._block = None
+        if self.scenario is not None:
+            game = self.scenario
+            self._grid = _judged(game.price_low, game.price_high, game.tick, self.settings.n_prices)
 
     def game(self) -> Scenario:
         """The current scenario.
@@ -184,11 +198,12 @@ class Session:
         if not self._masked:
             return self.play(self._decode_box(action))
         try:
-            offer = self._grid[action] if action >= 0 else None
+            known = bool(action >= 0)
+            offer = self._grid[action] if known else None
         except (TypeError, ValueError, IndexError):
-            offer = None
-        if offer is not None:
-            return self._offer(offer[0], offer[1]) if offer is not _ACCEPTS else self.play(_ACCEPT_IT)
+            known = False
+        if known:
+            return self.play(_ACCEPT_IT) if offer is None else self._offer(offer[0], offer[1])
         n = self.settings.n_prices
         raise InvalidAction(
             f"action {action!r} is not in Discrete({n + 1}); give an integer: 0 accepts, 1 to {n} offer a price"
@@ -296,7 +311,7 @@ class Session:
         """The game in the way of ``mode``.
 
         Returns:
-            ``ansi``: a string; ``rgb_array``: ``[H, W, 3]`` uint8; ``human``: None, after printing the turns that were not
+            ``ansi``: a string; ``rgb_array``: ``[H, W, 3]`` uint8; ``human``: None, after printing the lines that were not
             printed before; without a mode: None.
         """
         game = self.game()
@@ -307,8 +322,7 @@ class Session:
 
             if mode == "rgb_array":
                 return drawing.chart(game, self.state)
-            drawing.print_turns(game, self.state, self._printed)
-            self._printed = len(self._kinds)
+            self._printed = drawing.print_lines(game, self.state, self._printed)
         return None
 
     def global_state(self) -> NDArray[np.float32]:

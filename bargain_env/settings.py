@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from . import actions
-from .core import Seat
+from .core import Seat, quantise
 from .errors import InputError, unknown
 from .observation import SIZE
 from .scenarios import DEFAULT_PRESET, Scenarios, preset, sample
@@ -71,9 +71,14 @@ class GameSettings:
             raise InputError(f"opponent_weight {self.opponent_weight} must lie in [-1, 1]")
         try:
             actions.grid(0.0, 1.0, self.n_prices)
-            self.draw(0, np.zeros(1, dtype=np.int64))
+            game = self.draw(0, np.zeros(1, dtype=np.int64))[0]
         except ValueError as error:
             raise InputError(str(error)) from None
+        for price in (game.price_low, game.price_high):
+            if quantise(price, self.tick) != price:
+                raise InputError(
+                    f"tick {self.tick} must divide the ends of the price range; {price} is no multiple of it"
+                )
 
     def draw(self, seed: Any, ids: NDArray[np.int64]) -> Scenarios:
         """The games ``ids`` of ``seed`` (a scalar, or ``[B]`` like ``ids``)."""
@@ -107,3 +112,14 @@ def seat_of(name: str | Seat) -> Seat:
     if name not in labels:
         raise unknown("seat", str(name), labels)
     return labels[name]
+
+
+def check_seed(seed: Any) -> int:
+    """``seed`` as an int.
+
+    Raises:
+        InputError: it is not an integer from 0 to 2**63 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise InputError(f"seed {seed!r} must be an integer from 0 to 2**63 - 1")
+    return int(seed)

@@ -23,7 +23,7 @@ from .render import check_render_mode, transcript
 from .rewards import rewards
 from .scenarios import preset
 from .session import Observation
-from .settings import GameSettings, seat_of
+from .settings import GameSettings, check_seed, seat_of
 
 _INVALID = int(MoveKind.INVALID)
 TAPE = 64
@@ -116,9 +116,7 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         if seed is None and not self._started:
             seed = self.np_random.integers(2**31, size=self.num_envs).tolist()
         if seed is not None:
-            given = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
-            if len(given) != self.num_envs:
-                raise InputError(f"{len(given)} seeds for {self.num_envs} games; give one seed, or one for each game")
+            given = self._seeds(seed)
             fresh = np.array([i for i in slots.tolist() if given[i] is not None], dtype=np.intp)
             self._upcoming.seed(fresh, np.array([given[i] for i in fresh.tolist()], dtype=np.int64))
         self._started = True
@@ -127,6 +125,14 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         if len(slots) < self.num_envs:
             infos = _only(infos, slots)
         return observation, infos
+
+    def _seeds(self, seed: Any) -> list[int | None]:
+        if not isinstance(seed, list | tuple | np.ndarray):
+            first = check_seed(seed)
+            return [first + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise InputError(f"{len(seed)} seeds for {self.num_envs} games; give one seed, or one for each game")
+        return [None if one is None else check_seed(one) for one in seed]
 
     def _masked_slots(self, options: dict[str, Any] | None) -> Rows:
         options = options or {}
@@ -186,7 +192,10 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         return observation, reward, over, np.zeros(self.num_envs, dtype=bool), {**finals, **infos}
 
     def _decode(self, actions: Any) -> tuple[Bools, Floats]:
-        actions = np.asarray(actions)
+        try:
+            actions = np.asarray(actions)
+        except ValueError as error:  # rows of different lengths
+            raise InvalidAction(f"give one action for each of {self.num_envs} games: {error}") from None
         if self._masked:
             if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
                 raise InvalidAction(f"give {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}")
