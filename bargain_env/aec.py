@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import InvalidAction
+from gymnasium.error import InvalidAction, ResetNeeded
 from pettingzoo import AECEnv
 from pettingzoo.utils.env_logger import EnvLogger
 
@@ -141,7 +141,10 @@ class BargainAEC(AECEnv[str, Observation, Any]):
             InvalidAction: the action is outside the space.
             ResetNeeded: there is no game yet.
         """
-        agent = self.agent_selection
+        try:
+            agent = self.agent_selection
+        except AttributeError:
+            raise ResetNeeded("no game has been started; call reset() first") from None
         if self.terminations[agent]:
             self._was_dead_step(action)
             return
@@ -226,11 +229,12 @@ class BargainAEC(AECEnv[str, Observation, Any]):
     def get_state(self) -> dict[str, Any]:
         """The position, for `set_state`; plain values that can be pickled."""
         kept = {name: getattr(self, name) for name in _KEPT} if self.session.scenario else {}
-        skipped = getattr(self, "_skip_agent_selection", None)
-        return {"session": self.session.snapshot(), "_skip_agent_selection": skipped, **copy.deepcopy(kept)}
+        return {"session": self.session.snapshot(), **copy.deepcopy(kept)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a position of this or of any equally configured environment."""
+        for name in _KEPT:
+            self.__dict__.pop(name, None)  # a position before the first game has none of them
         for name, value in copy.deepcopy(state).items():
             if name == "session":
                 self.session.restore(value)
@@ -250,7 +254,7 @@ class GuardedBargainAEC(BargainAEC):
     # Not in the class above: CPython reads the attributes of a class with __getattr__ at half the speed.
     def __getattr__(self, name: str) -> Any:
         """Only reached where there is no such attribute."""
-        if name in _KEPT:
+        if name in _KEPT or name == "infos":
             raise AttributeError(f"{name} cannot be accessed before reset(); call reset() first")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
@@ -278,8 +282,10 @@ class GuardedBargainAEC(BargainAEC):
     def _is_illegal(self, agent: str, action: Any) -> bool:
         if self.terminations[agent] or self.session.settings.action_mode == "box":
             return False
-        accepts = isinstance(action, int | np.integer) and action == actions.ACCEPT
-        return accepts and self.session.may_not_accept
+        accepts = (
+            isinstance(action, int | np.integer | np.ndarray) and np.ndim(action) == 0 and action == actions.ACCEPT
+        )
+        return bool(accepts) and self.session.may_not_accept
 
     def _end_illegally(self, agent: str) -> None:
         EnvLogger.warn_on_illegal_move()
@@ -287,7 +293,7 @@ class GuardedBargainAEC(BargainAEC):
         self.rewards = {**dict.fromkeys(_NAMES, 0.0), agent: ILLEGAL_REWARD}
         self._cumulative_rewards[agent] = 0.0
         self._accumulate_rewards()
-        self._deads_step_first()
+        self.agent_selection = self.agents[0]
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Start the next game."""

@@ -24,7 +24,8 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
 
     Rules, actions, observations, rewards and configurations are those of `BargainAEC`. On each step only the action of the
     seat to move is played; the other's is not read. ``infos[agent]["active_agent"]`` names the one whose turn it is, from
-    `reset` on; None when the game is over. The mask of the seat that waits is one-hot on action 0, so that a learner can sample from it.
+    `reset` on; None when the game is over. The mask of the seat that waits is one-hot on action 0, so that a learner can
+    sample from it.
 
     An illegal ACCEPT is a wasted turn, counted in ``infos[agent]["invalid_moves"]``.
 

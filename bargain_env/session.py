@@ -130,7 +130,7 @@ class Session:
 
     def _set(self, scenario: Scenario, state: State, invalid: list[int]) -> None:
         self.scenario, self.invalid = scenario, invalid
-        self._grid = _judged(scenario.price_low, scenario.price_high, scenario.tick, self.settings.n_prices)
+        self._grid = self._table(scenario)
         self._last_turn = scenario.max_turns
         self.turn, self.standing, self.standing_seat, prices, kinds, self.agreement = state
         self._prices, self._kinds = list(prices), list(kinds)
@@ -165,6 +165,9 @@ class Session:
         else:
             self._set(snapshot.scenario, snapshot.state, list(snapshot.invalid))
 
+    def _table(self, game: Scenario) -> tuple[tuple[float, float] | None, ...]:
+        return _judged(game.price_low, game.price_high, game.tick, self.settings.n_prices) if self._masked else ()
+
     def __getstate__(self) -> dict[str, Any]:
         """All but what can be made again: copies are for tree search, and should be light."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_block", "_grid")}
@@ -174,8 +177,7 @@ class Session:
         self.__dict__.update(state)
         self._block = None
         if self.scenario is not None:
-            game = self.scenario
-            self._grid = _judged(game.price_low, game.price_high, game.tick, self.settings.n_prices)
+            self._grid = self._table(self.scenario)
 
     def game(self) -> Scenario:
         """The current scenario.
@@ -210,7 +212,10 @@ class Session:
         )
 
     def _decode_box(self, action: Any) -> Move:
-        value = np.asarray(action)
+        try:
+            value = np.asarray(action)
+        except ValueError:  # rows of different lengths
+            value = np.zeros(0)
         if value.shape != (1,) or value.dtype.kind not in "fiu" or not -1 <= value[0] <= 1:
             raise InvalidAction(
                 f"action {action!r} is not in Box(-1, 1, (1,)); give one number from -1 to 1 in an array"
@@ -274,6 +279,7 @@ class Session:
 
     def mask(self, seat: Seat) -> NDArray[np.int8]:
         """``[1 + K]`` a new mask of ``seat``'s legal actions (grid mode)."""
+        self.game()
         if seat is not self.mover or self.over:
             return self._waits.copy()
         return (self._opens if self.may_not_accept else self._answers).copy()
@@ -296,6 +302,7 @@ class Session:
 
     def observation(self, seat: Seat) -> Observation:
         """A new observation of ``seat``, in its observation space."""
+        self.game()
         film = self._film
         seen = film.show(self.turn) if seat is self.mover else film.show_other(self.turn)
         return {"observation": seen, "action_mask": self.mask(seat)} if self._masked else seen
@@ -327,5 +334,6 @@ class Session:
 
     def global_state(self) -> NDArray[np.float32]:
         """``[SIZE + 1]`` what the buyer sees, then the seller's reservation on the same scale."""
+        self.game()
         shown = {self.mover: self._film.show(self.turn), _OTHER[self.mover]: self._film.show_other(self.turn)}
         return np.append(shown[Seat.BUYER], shown[Seat.SELLER][3])

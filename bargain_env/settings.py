@@ -13,7 +13,7 @@ from . import actions
 from .core import Seat, quantise
 from .errors import InputError, unknown
 from .observation import SIZE
-from .scenarios import DEFAULT_PRESET, Scenarios, preset, sample
+from .scenarios import DEFAULT_PRESET, PRESETS, PRICE_HIGH, PRICE_LOW, Scenarios, sample
 
 ACTION_MODES = ("grid", "box")
 
@@ -60,24 +60,27 @@ class GameSettings:
         return cls(**options)
 
     def __post_init__(self) -> None:
-        preset(self.scenario)
-        if self.action_mode not in ACTION_MODES:
-            raise unknown("action_mode", str(self.action_mode), ACTION_MODES)
+        for name in ("max_turns", "n_prices"):
+            _require(name, getattr(self, name), int | np.integer, "an integer")
+        for name in ("tick", "discount", "turn_cost", "opponent_weight"):
+            _require(name, getattr(self, name), int | float | np.number, "a number")
+        for name, known in (("scenario", PRESETS), ("action_mode", ACTION_MODES)):
+            if getattr(self, name) not in known:
+                raise unknown(name, str(getattr(self, name)), known)
         if self.max_turns < 2:
             raise InputError(f"max_turns {self.max_turns} must be at least 2: an offer and its answer")
+        if self.n_prices < 2:
+            raise InputError(f"n_prices {self.n_prices} must be at least 2")
+        if not 0 < self.discount <= 1:
+            raise InputError(f"discount {self.discount} must lie in (0, 1]")
         if not 0 <= self.turn_cost < np.inf:
             raise InputError(f"turn_cost {self.turn_cost} must be 0 or more, in shares of the ZOPA")
         if not -1 <= self.opponent_weight <= 1:
             raise InputError(f"opponent_weight {self.opponent_weight} must lie in [-1, 1]")
-        try:
-            actions.grid(0.0, 1.0, self.n_prices)
-            game = self.draw(0, np.zeros(1, dtype=np.int64))[0]
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        for price in (game.price_low, game.price_high):
-            if quantise(price, self.tick) != price:
+        for price in (PRICE_LOW, PRICE_HIGH):
+            if not 0 < self.tick <= PRICE_HIGH - PRICE_LOW or quantise(price, self.tick) != price:
                 raise InputError(
-                    f"tick {self.tick} must divide the ends of the price range; {price} is no multiple of it"
+                    f"tick {self.tick} must be positive and divide both ends of the range, {price} for one"
                 )
 
     def draw(self, seed: Any, ids: NDArray[np.int64]) -> Scenarios:
@@ -98,6 +101,11 @@ class GameSettings:
         if self.action_mode == "box":
             return box
         return spaces.Dict({"observation": box, "action_mask": spaces.Box(0, 1, (1 + self.n_prices,), dtype=np.int8)})
+
+
+def _require(name: str, value: Any, kind: Any, words: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise InputError(f"{name} {value!r} must be {words}")
 
 
 def seat_of(name: str | Seat) -> Seat:

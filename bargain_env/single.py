@@ -36,8 +36,9 @@ class BargainEnv(gymnasium.Env[Observation, Any]):
     As documented in `BargainAEC`, for the learner's seat: ``Discrete(1 + n_prices)`` with ``action_mask`` in the
     observation, in ``info`` and from ``action_masks()``; or ``Box(-1, 1, (1,))`` with ``action_mode="box"``. An illegal
     ACCEPT is a wasted turn, counted in ``info["invalid_moves"]``. The mask is all 0 when the game is over. The reward is a
-    share of the ZOPA, paid when the game ends (and ``-turn_cost`` for each own move). The deadline *terminates*: a learner
-    that bootstraps at truncation would otherwise be paid for stalling.
+    share of the ZOPA, paid when the game ends, less the costs of moves, if there are any (those of the opponent's opening
+    come with the first step). The deadline *terminates*: a learner that bootstraps at truncation would otherwise be paid
+    for stalling.
 
     ``info["agreement"]`` says whether there is a deal.
 
@@ -71,6 +72,7 @@ class BargainEnv(gymnasium.Env[Observation, Any]):
         self.session = Session(GameSettings.of(game))
         self.seat = seat_of(seat)
         self.opponent = opponent_of(opponent, preset(self.session.settings.scenario))
+        self._owed = 0.0  # what the opponent's opening paid the learner, who gets it with its first step
         self.action_space = self.session.settings.action_space()
         self.observation_space = self.session.settings.observation_space()
 
@@ -82,8 +84,7 @@ class BargainEnv(gymnasium.Env[Observation, Any]):
         self.session.begin(seed, options, entropy=lambda: int(self.np_random.integers(2**32)))
         self._seated = SeatGames.of(Scenarios.of([self.session.game()]), self.seat.other)
         self.opponent.reset(self._seated)
-        if self.session.mover != self.seat:
-            self._answer()
+        self._owed = self._answer() if self.session.mover != self.seat else 0.0
         return self.session.see(self.seat)
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -97,7 +98,8 @@ class BargainEnv(gymnasium.Env[Observation, Any]):
         session.game()
         if session.over:
             raise ResetNeeded("the game is over; call reset() before step()")
-        reward = session.act(action)[self.seat]
+        reward = self._owed + session.act(action)[self.seat]
+        self._owed = 0.0
         if not session.over:
             reward += self._answer()
         if self.render_mode == "human":
@@ -136,11 +138,13 @@ class BargainEnv(gymnasium.Env[Observation, Any]):
     def get_state(self) -> dict[str, Any]:
         """The position, for `set_state`; holds a copy of the opponent unless that keeps no memory."""
         remembers = not getattr(self.opponent, "memoryless", False)
-        return {"session": self.session.snapshot(), "opponent": copy.deepcopy(self.opponent) if remembers else None}
+        opponent = copy.deepcopy(self.opponent) if remembers else None
+        return {"session": self.session.snapshot(), "opponent": opponent, "owed": self._owed}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Return to a position of this or of any equally configured environment."""
         self.session.restore(state["session"])
+        self._owed = state["owed"]
         if state["opponent"] is not None:
             self.opponent = copy.deepcopy(state["opponent"])
         if self.session.scenario is not None:

@@ -69,8 +69,8 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         render_mode: str | None = None,
         **game: Any,
     ) -> None:
-        if num_envs < 1:
-            raise InputError(f"num_envs {num_envs} must be at least 1")
+        if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise InputError(f"num_envs {num_envs!r} must be an integer of at least 1")
         try:
             mode = AutoresetMode(autoreset_mode)
         except ValueError:
@@ -95,6 +95,9 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         self._done = np.zeros(num_envs, dtype=bool)
         self._slots = np.arange(num_envs)
         self._started = False
+        self._owed = np.zeros(num_envs)  # what openings paid the learner, who gets it with its first step
+        paid = rewards(np.zeros((1, 2)), np.array([self._other], dtype=np.int8), self.settings)
+        self._opening = paid[0, self.seat]
         self._masked = self.settings.action_mode == "grid"
         self._costly = bool(self.settings.turn_cost or self.settings.opponent_weight)
         games = self._state.scenarios  # of a preset: the public range is the same in all games
@@ -126,16 +129,21 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
             infos = _only(infos, slots)
         return observation, infos
 
+    def _require_games(self) -> None:
+        if not self._started:
+            raise ResetNeeded("no games have been started; call reset() first")
+
     def _seeds(self, seed: Any) -> list[int | None]:
         if not isinstance(seed, list | tuple | np.ndarray):
             first = check_seed(seed)
+            check_seed(first + self.num_envs - 1)
             return [first + i for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise InputError(f"{len(seed)} seeds for {self.num_envs} games; give one seed, or one for each game")
         return [None if one is None else check_seed(one) for one in seed]
 
     def _masked_slots(self, options: dict[str, Any] | None) -> Rows:
-        options = options or {}
+        options = options if isinstance(options, dict) else {}
         if "scenario" in options:
             raise InputError(
                 "options['scenario'] is for single environments; a vector environment draws from its preset"
@@ -157,6 +165,8 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
             self._state.replace(slots, self._upcoming.state, rows)
             self._watcher.replace(slots, self._upcoming.watcher, rows)
             self._invalid[slots], self._done[slots] = 0, False
+            if self._costly:
+                self._owed[slots] = np.where(self._state.turn[slots] > 1, self._opening, 0.0)
 
     # ── step ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,13 +177,12 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
             InvalidAction: an action is outside the space.
             ResetNeeded: no game was started, or one is over and the mode is DISABLED.
         """
-        if not self._started:
-            raise ResetNeeded("no games have been started; call reset() first")
+        self._require_games()
         resting = self._done.nonzero()[0]
         if len(resting) and not self._resets:
             raise ResetNeeded(f"game {resting[0]} is over; call reset(options={{'reset_mask': ...}}) first")
         accept, price = self._decode(actions)
-        reward = np.zeros(self.num_envs)
+        reward, self._owed = self._owed, np.zeros(self.num_envs)
         if len(resting):
             # They are about to be replaced. Until then they play on as phantoms: to move all costs less than to move most.
             self._state.restart(resting, self.seat)
@@ -308,12 +317,14 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """``[num_envs, 1 + K]`` bool; all True in box mode."""
+        self._require_games()
         if not self._masked:
             return np.ones((self.num_envs, 1), dtype=bool)
         return self._mask().astype(bool)
 
     def render(self) -> tuple[Any, ...] | None:
         """One frame a game."""
+        self._require_games()
         if self.render_mode is None:
             return None
         games = (self._state.row(i) for i in range(self.num_envs))
