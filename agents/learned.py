@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -214,7 +215,8 @@ def _tensors(file: Path, weights: bytes) -> dict[str, Floats]:
     import torch
 
     try:
-        state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of formats that it then refuses
+            state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
         return {name: tensor.detach().double().numpy() for name, tensor in state.items()}
     except (RuntimeError, UnpicklingError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error).strip().split("\n")[0][:120]

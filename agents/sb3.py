@@ -1,6 +1,7 @@
 """The game for Stable-Baselines3 and sb3-contrib: `SB3VecEnv`, which plays hundreds of games in one batch.
 
-Every learner of theirs takes a `bargain_env.single.BargainEnv` as it is. This does the same work some 20 times faster:
+Every learner of theirs takes a `bargain_env.single.BargainEnv` as it is. This plays 64 games some 40 times faster than a
+``DummyVecEnv`` of them:
 
     env = SB3VecEnv(64, seat="buyer", opponent="linear_standard", n_prices=27)
     MaskablePPO("MlpPolicy", env, seed=0).learn(200_000)
@@ -14,10 +15,15 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Dict
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from bargain_env.errors import InputError
 from bargain_env.vector import BargainVectorEnv
+
+try:
+    from stable_baselines3.common.vec_env import VecEnv
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("agents.sb3 needs Stable-Baselines3: pip install -e '.[rl]'", name=error.name) from None
 
 
 class SB3VecEnv(VecEnv):
@@ -45,11 +51,16 @@ class SB3VecEnv(VecEnv):
         super().__init__(num_envs, seen, self.games.single_action_space)
 
     def reset(self) -> VecEnvObs:
-        """Start new games everywhere."""
+        """Start new games everywhere.
+
+        Raises:
+            InputError: options were set; a game to be played is given to a single `BargainEnv`.
+        """
+        if any(self._options):
+            raise InputError(f"SB3VecEnv takes no options, not {self._options}; give them to reset() of one BargainEnv")
         seeds = None if None in self._seeds else self._seeds
         observation, _ = self.games.reset(seed=seeds)
         self._reset_seeds()
-        self._reset_options()
         return observation["observation"] if self._masked else observation
 
     def step_async(self, actions: np.ndarray) -> None:
