@@ -23,9 +23,9 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
     """`BargainAEC` for learners that act for every seat on every step.
 
     Rules, actions, observations, rewards and configurations are those of `BargainAEC`. On each step only the action of the
-    seat to move is played; the other's is not read. ``infos[agent]["active_agent"]`` names the one whose turn it is, from
-    `reset` on; None when the game is over. The mask of the seat that waits is one-hot on action 0, so that a learner can
-    sample from it.
+    seat to move is played; the other's is not read. ``infos[agent]["active_agent"]`` says, from `reset` on, whether it is
+    that agent's turn (a bool: PettingZoo's converter puts a name there, which TorchRL cannot make a tensor of). The mask of
+    the seat that waits is one-hot on action 0, so that a learner can sample from it.
 
     An illegal ACCEPT is a wasted turn, counted in ``infos[agent]["invalid_moves"]``.
 
@@ -92,10 +92,10 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
 
     def _show(self) -> tuple[dict[str, Observation], dict[str, dict[str, Any]]]:
         session = self.session
-        mover = None if session.over else self.possible_agents[session.mover]
+        mover = None if session.over else session.mover
         return (
             {agent: session.observation(seat) for agent, seat in AGENTS.items()},
-            {agent: {**session.info(seat), "active_agent": mover} for agent, seat in AGENTS.items()},
+            {agent: {**session.info(seat), "active_agent": seat is mover} for agent, seat in AGENTS.items()},
         )
 
     def state(self) -> np.ndarray:

@@ -116,10 +116,11 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         """
         slots = self._masked_slots(options)
         super().reset(seed=seed if isinstance(seed, int) else None)
-        if seed is None and not self._started:
-            seed = self.np_random.integers(2**31, size=self.num_envs).tolist()
-        if seed is not None:
-            given = self._seeds(seed)
+        if seed is not None or not self._started:
+            given: list[int | None] = [None] * self.num_envs if seed is None else self._seeds(seed)
+            if not self._started:  # a slot that was given no seed draws one
+                drawn = self.np_random.integers(2**31, size=self.num_envs).tolist()
+                given = [own if one is None else one for one, own in zip(given, drawn, strict=True)]
             fresh = np.array([i for i in slots.tolist() if given[i] is not None], dtype=np.intp)
             self._upcoming.seed(fresh, np.array([given[i] for i in fresh.tolist()], dtype=np.int64))
         self._started = True

@@ -98,7 +98,7 @@ def check_same_sight(aec, observations, infos, agent):
     """The same observation and info, but for the mask of a seat that is not to move and for ``active_agent``."""
     seen, info = aec.observe(agent), dict(aec.infos[agent])
     to_move = agent == aec.agent_selection and not aec.terminations[agent]
-    assert infos[agent]["active_agent"] == (None if aec.terminations[agent] else aec.agent_selection)
+    assert infos[agent]["active_agent"] is (not aec.terminations[agent] and agent == aec.agent_selection)
     rest = {k: v for k, v in infos[agent].items() if k != "active_agent"}
     if isinstance(seen, dict):
         same(seen["observation"], observations[agent]["observation"])
@@ -126,7 +126,7 @@ def test_same_game_as_pettingzoos_converter():
             same(mine[1:4], his[1:4])
             for agent in ours.agents:
                 same(mine[0][agent]["observation"], his[0][agent]["observation"])
-                for key in ("invalid_moves", "agreement", "active_agent"):
+                for key in ("invalid_moves", "agreement"):
                     same(mine[4][agent][key], his[4][agent][key])
         assert not theirs.agents
 
@@ -138,7 +138,7 @@ def test_masks_can_always_be_sampled_from(configuration):
         observations, infos = env.reset(seed=seed)
         while True:
             active = AGENTS[env.session.mover] if env.agents else None
-            assert [infos[agent]["active_agent"] for agent in AGENTS] == [active, active]
+            assert [infos[agent]["active_agent"] for agent in AGENTS] == [agent == active for agent in AGENTS]
             for agent in AGENTS:
                 if "action_mask" in infos[agent]:
                     mask = observations[agent]["action_mask"]
@@ -182,7 +182,7 @@ def test_reset_counts_games_and_takes_a_scenario():
     mine = Scenario(900, 400, starter=1, max_turns=3)
     _, infos = env.reset(options={"scenario": mine})
     assert env.scenario == mine
-    assert infos["buyer_0"]["active_agent"] == "seller_0"
+    assert [infos[agent]["active_agent"] for agent in AGENTS] == [False, True]
 
 
 def test_what_was_returned_is_not_touched_again():

@@ -250,3 +250,11 @@ def test_bad_resets_are_refused(arguments, message):
 def test_bad_configuration_is_refused(configuration, message):
     with pytest.raises((InputError, UnsupportedMode), match=message):
         BargainVectorEnv(**configuration)
+
+
+def test_a_slot_without_a_seed_draws_its_own():
+    env = BargainVectorEnv(4)
+    seen, _ = env.reset(seed=[None, 3, None, 3])
+    limits = seen["observation"][:, 3]
+    assert limits[1] == limits[3]
+    assert len(set(limits.tolist())) == 3
