@@ -7,16 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from bargain_env.opponents import understand_names
 
-from . import scripted  # noqa: F401  (registers the scripted strategies)
+from . import omniscient, scripted  # noqa: F401  (they register their strategies)
 from .learned import LearnedPolicy
+from .ranges import Range
 from .registry import StrategyInfo, describe, list_strategies, make, make_for, register
+from .sampling import sample_strategies
 
 if TYPE_CHECKING:
     from .janus import JanusAgent
 
 understand_names(make_for)
 
-__all__ = ["JanusAgent", "LearnedPolicy", "StrategyInfo", "describe", "list_strategies", "make", "make_for", "register"]
+__all__ = [
+    "JanusAgent",
+    "LearnedPolicy",
+    "Range",
+    "StrategyInfo",
+    "describe",
+    "list_strategies",
+    "make",
+    "make_for",
+    "register",
+    "sample_strategies",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,9 +12,10 @@ from bargain_env import Policy, Preset
 from bargain_env.errors import InputError, unknown
 
 from .learned import LearnedPolicy
+from .ranges import Range
 
 LEARNED = "learned:"
-"""``learned:PATH`` is a strategy too, which nobody registers: the `LearnedPolicy` of that file."""
+"""``learned:PATH`` is a strategy too, which nobody registers by name: the `LearnedPolicy` of that file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class StrategyInfo:
         uses_history: whether its moves depend on more than the clock and the standing offer.
         evaluable: whether tournaments that ask for ``all`` include it (False: used for training data only).
         split: ``train`` or ``held_out``; held-out strategies never enter training data.
+        ranges: of the parameters that `sample_strategies` draws.
+        cheating: whether it is told what no seat can know; such are in no list and play only when they are named.
     """
 
     name: str
@@ -44,9 +47,12 @@ class StrategyInfo:
     uses_history: bool = False
     evaluable: bool = True
     split: str = "train"
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    cheating: bool = False
 
 
 _REGISTRY: dict[str, StrategyInfo] = {}
+_FORMS: dict[str, Callable[[str], StrategyInfo]] = {}
 
 
 def register(name: str, factory: Callable[..., Policy], *, family: str = "custom", **info: Any) -> StrategyInfo:
@@ -65,6 +71,11 @@ def register(name: str, factory: Callable[..., Policy], *, family: str = "custom
         raise InputError(f"strategy {name!r} is already registered; choose another name")
     _REGISTRY[name] = StrategyInfo(name=name, factory=factory, family=family, **info)
     return _REGISTRY[name]
+
+
+def register_form(prefix: str, described: Callable[[str], StrategyInfo]) -> None:
+    """Understand every name that starts with ``prefix``; ``described`` says what is known of it."""
+    _FORMS[prefix] = described
 
 
 def make(name: str, **params: Any) -> Policy:
@@ -87,14 +98,17 @@ def make(name: str, **params: Any) -> Policy:
 
 
 def make_for(preset: Preset, name: str, **params: Any) -> Policy:
-    """`make`, telling the strategy the ZOPA width where ``preset`` makes it common knowledge and the strategy takes it.
+    """`make`, telling the strategy what it takes: the ZOPA width where ``preset`` makes it common knowledge, and to one
+    that cheats the preset itself.
 
     Raises:
         InputError: as `make`.
     """
-    accepted = inspect.signature(describe(name).factory).parameters.values()
+    info = describe(name)
+    accepted = inspect.signature(info.factory).parameters.values()
     takes = any(p.name == "assumed_zopa_width" or p.kind is p.VAR_KEYWORD for p in accepted)
-    return make(name, **({"assumed_zopa_width": preset.known_width} if takes else {}), **params)
+    told: dict[str, Any] = {"assumed_zopa_width": preset.known_width} if takes else {}
+    return make(name, **told, **({"knows": preset} if info.cheating else {}), **params)
 
 
 def describe(name: str) -> StrategyInfo:
@@ -103,8 +117,9 @@ def describe(name: str) -> StrategyInfo:
     Raises:
         InputError: unknown strategy, or a learned policy that cannot be played.
     """
-    if name.startswith(LEARNED):
-        return _learned(name)
+    for prefix, described in _FORMS.items():
+        if name.startswith(prefix):
+            return described(name)
     if name not in _REGISTRY:
         raise unknown("strategy", name, _REGISTRY)
     return _REGISTRY[name]
@@ -117,12 +132,18 @@ def _learned(name: str) -> StrategyInfo:
     return StrategyInfo(name, policy, family="learned", description=about, uses_history=True, evaluable=False)
 
 
-def list_strategies(*, split: str | None = None, family: str | None = None, evaluable: bool | None = None) -> list[str]:
+register_form(LEARNED, _learned)
+
+
+def list_strategies(
+    *, split: str | None = None, family: str | None = None, evaluable: bool | None = None, cheating: bool = False
+) -> list[str]:
     """Names of the registered strategies, in order of registration, narrowed by the given fields of `StrategyInfo`."""
     return [
         s.name
         for s in _REGISTRY.values()
-        if (split is None or s.split == split)
+        if s.cheating == cheating
+        and (split is None or s.split == split)
         and (family is None or s.family == family)
         and (evaluable is None or s.evaluable == evaluable)
     ]

@@ -5,76 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from zoo import Erratic, Script, Stuck, make, offers, one, same
 
 import agents
 import bargain_env as be
 from agents.scripted import CATALOGUE
+from agents.scripted.catalogue import TRAINED
 from agents.scripted.charging import aui, ubi
-from agents.scripted.history import carried, distinct
-from bargain_env import MoveKind, Moves, Scenario, Scenarios, Seat
+from agents.scripted.history import carried, count, distinct, latest, mean
+from bargain_env import MoveKind, Scenario, Scenarios, Seat, rng
 from bargain_env.errors import InputError
 
 NAMES = [entry.name for entry in CATALOGUE]
-FIXED = [name for name in NAMES if not agents.describe(name).stochastic]
 WIDTHS = {"paper": 500.0, "hidden": None, "no_deal": None}
-
-
-def make(name, width=None):
-    return agents.make(name, assumed_zopa_width=width)
-
-
-class Stuck:
-    """Offers one price for ever, accepts nothing."""
-
-    def __init__(self, price):
-        self.name, self.price = "stuck", price
-
-    def reset(self, games):
-        pass
-
-    def act(self, view):
-        return Moves(np.zeros(len(view), bool), np.full(len(view), self.price))
-
-
-class Script:
-    """Plays the given offers in turn, then repeats the last; NaN wastes the turn."""
-
-    def __init__(self, *prices):
-        self.name, self.prices = "script", prices
-
-    def reset(self, games):
-        pass
-
-    def act(self, view):
-        k = min((view.turn - 1) // 2, len(self.prices) - 1)
-        return Moves(np.zeros(len(view), bool), np.full(len(view), self.prices[k]))
-
-
-class Erratic:
-    """Offers anywhere, wastes turns, accepts whatever stands now and then: nobody's idea of a partner."""
-
-    name = "erratic"
-
-    def reset(self, games):
-        pass
-
-    def act(self, view):
-        u = view.games.uniform(view.turn, 3)
-        price = np.where(u[:, 1] < 0.2, np.nan, 150.0 + 1400.0 * u[:, 0])
-        return Moves(accept=u[:, 2] < 0.05, price=price)
-
-
-def one(**change):
-    return Scenarios.of([Scenario(**{"buyer_max": 900.0, "seller_min": 400.0, **change})])
-
-
-def offers(result, seat):
-    row = result.prices[0, result.sides()[0] == seat]
-    return row[~np.isnan(row)].tolist()
-
-
-def same(a, b):
-    return a.prices.tobytes() == b.prices.tobytes() and (a.kinds == b.kinds).all()
+MIRRORED = [name for name in NAMES if name not in ("relative_tit_for_tat", "averaged_tit_for_tat")]  # ratios of prices
 
 
 # ── the registry ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -107,8 +51,8 @@ ORDER = [
 
 
 def test_registered_in_order_and_described():
-    assert NAMES == ORDER
-    assert [name for name in agents.list_strategies() if name in ORDER] == ORDER
+    assert NAMES[: len(ORDER)] == ORDER == [entry.name for entry in TRAINED]
+    assert [name for name in agents.list_strategies() if name in NAMES] == NAMES
     assert [name for name in NAMES if not agents.describe(name).evaluable] == ["random_zopa"]
     for name in NAMES:
         info = agents.describe(name)
@@ -257,10 +201,10 @@ def test_noise_ends_at_the_selfish_start():
 
 
 def test_charging_boul_indices():
-    climbing = np.arange(33.0)[None, ::-1]  # ever better for its receiver, all different
-    assert [int(ubi(climbing[:, :n])[0]) for n in (1, 2, 3, 4, 9, 10, 33)] == [0, 0, 1, 0, 3, 0, 5]
-    assert [int(aui(climbing[:, :n], np.array([1e-9]))[0]) for n in (1, 2, 4, 8, 33)] == [0, 1, 2, 3, 6]
-    flat = np.full((1, 9), 0.1)
+    climbing = np.arange(33.0)[::-1, None]  # ever better for its receiver, all different
+    assert [int(ubi(climbing[:n])[0]) for n in (1, 2, 3, 4, 9, 10, 33)] == [0, 0, 1, 0, 3, 0, 5]
+    assert [int(aui(climbing[:n], np.array([1e-9]))[0]) for n in (1, 2, 4, 8, 33)] == [0, 1, 2, 3, 6]
+    flat = np.full((9, 1), 0.1)
     assert ubi(flat)[0] == aui(flat, np.array([1e-9]))[0] == 0, "equal means are equal, whatever their sums round to"
 
 
@@ -314,13 +258,15 @@ def mirrored(games):
 
 
 @pytest.mark.parametrize("width", [500.0, None])
-def test_seats_are_mirror_images(width):
-    pairs = np.array([(a, b) for a in range(len(FIXED)) for b in range(len(FIXED))]).repeat(4, axis=0)
+def test_seats_are_mirror_images(width, monkeypatch):
+    luck = rng.uniform
+    monkeypatch.setattr(rng, "uniform", lambda *where, seat=0, **rest: luck(*where, **rest))  # the same for both seats
+    pairs = np.array([(a, b) for a in range(len(MIRRORED)) for b in range(len(MIRRORED))]).repeat(2, axis=0)
     # A dyadic tick keeps the arithmetic exact: split_difference lands on halves of ticks, which must round alike.
     games = be.sample("hidden", len(pairs), seed=6, tick=1 / 64)
 
     def routed(column):
-        return be.RoutedPolicy([make(name, width) for name in FIXED], pairs[:, column])
+        return be.RoutedPolicy([make(name, width) for name in MIRRORED], pairs[:, column])
 
     here, there = be.play(games, routed(0), routed(1)), be.play(mirrored(games), routed(1), routed(0))
     np.testing.assert_array_equal(here.kinds, there.kinds)
@@ -330,7 +276,7 @@ def test_seats_are_mirror_images(width):
 
 @pytest.mark.parametrize("preset", WIDTHS)
 def test_nobody_betrays_its_reservation(preset):
-    pairs = np.array([(a, b) for a in range(23) for b in range(23)]).repeat(4, axis=0)
+    pairs = np.array([(a, b) for a in range(len(NAMES)) for b in range(len(NAMES))]).repeat(3, axis=0)
     games = be.sample(preset, len(pairs), seed=8)
     policies = [be.RoutedPolicy([make(n, WIDTHS[preset]) for n in NAMES], pairs[:, k]) for k in (0, 1)]
     result = be.play(games, *policies)
@@ -380,7 +326,7 @@ def test_a_game_does_not_depend_on_its_batch(name):
     order = np.random.default_rng(2).permutation(64)
     assert same(be.play(games.take(order), make(name, 500.0), rival(games.id[order])), whole.take(order))
     player = make(name, 500.0)  # one object for all: what it remembers of a game must not reach the next
-    for row in range(64):
+    for row in range(0, 64, 3):
         rows = np.array([row])
         assert same(be.play(games.take(rows), player, make(rivals[row % 4], 500.0)), whole.take(rows)), row
 
@@ -392,7 +338,11 @@ def test_only_stochastic_strategies_depend_on_the_seed(name):
     assert same(a, b) != agents.describe(name).stochastic
 
 
-PASTS = [((950.0, 940.0, 945.0, 930.0), (930.0,)), (tuple(958.0 - 4 * k for k in range(8)), (930.0,))]
+PASTS = [  # two ways to the same standing offer: retreating, conceding, and late within reach
+    ((950.0, 940.0, 945.0, 930.0), (930.0,)),
+    (tuple(958.0 - 4 * k for k in range(8)), (930.0,)),
+    ((950.0,) * 6 + (880.0, 890.0), (950.0,) * 6 + (890.0,)),
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -400,18 +350,22 @@ def test_only_uses_history_strategies_see_more_than_the_clock_and_the_standing_o
     n = 40
     games = Scenarios.of([Scenario(900.0, 400.0, id=k) for k in range(n)])
     equal = []
-    for past in PASTS:  # two ways to the same standing offer, 930
+    for past in PASTS:
         a, b = (be.play(games, make(name, 500.0), Script(*prices)) for prices in past)
         since = 2 * len(past[0])
-        equal.append((a.prices[:, since:] == b.prices[:, since:]).all())
+        equal.append(a.prices[:, since:].tobytes() == b.prices[:, since:].tobytes())
     assert all(equal) != agents.describe(name).uses_history
 
 
 def test_history_readings():
     nan = math.nan
-    rows = np.array([[nan, 3.0, nan, 3.0], [1.0, nan, 2.0, 2.0], [nan] * 4])
-    np.testing.assert_equal(carried(rows), [[nan, 3, 3, 3], [1, 1, 2, 2], [nan] * 4])
-    assert distinct(rows).tolist() == [1, 2, 0]
+    turns = np.array([[nan, 3.0, nan, 3.0], [1.0, nan, 2.0, nan], [nan] * 4]).T
+    np.testing.assert_equal(carried(turns), np.array([[nan, 3, 3, 3], [1, 1, 2, 2], [nan] * 4]).T)
+    np.testing.assert_equal(latest(turns), [3, 2, nan])
+    np.testing.assert_equal(mean(turns), [3, 1.5, nan])
+    assert (distinct(turns).tolist(), count(turns).tolist()) == ([1, 2, 0], [2, 2, 0])
+    for reading in (latest, mean, distinct, count):
+        assert reading(turns[:0]).shape == (3,), "before the first turn"
 
 
 # ── the pool ──────────────────────────────────────────────────────────────────────────────────────────────────────────

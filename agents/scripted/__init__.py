@@ -1,10 +1,11 @@
-"""The scripted zoo: 23 bargaining strategies, each written once for whole batches.
+"""The scripted zoo: bargaining strategies composed of offering tactics and acceptance conditions.
 
-`anchors` holds what they share (a coordinate in which both seats run the same formula), `catalogue` the list. Importing
-this package registers all of them.
+`anchors` holds what all share (a coordinate in which both seats run the same formula), `components` how they are
+composed, `families` and `catalogue` the list. Importing this package registers all of them.
 """
 
 from .anchors import Decision, Frame, Scripted
 from .catalogue import CATALOGUE
+from .components import Acceptance, Composed, Offering, Proposal
 
-__all__ = ["CATALOGUE", "Decision", "Frame", "Scripted"]
+__all__ = ["CATALOGUE", "Acceptance", "Composed", "Decision", "Frame", "Offering", "Proposal", "Scripted"]

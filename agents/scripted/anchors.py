@@ -8,15 +8,20 @@ A strategy thinks in *concessions*: currency units given up, counted from its se
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from functools import cached_property
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bargain_env import Moves, Seat, SeatGames, SeatView
 from bargain_env.core import quantise_array
 from bargain_env.errors import InputError
-from bargain_env.policy import Bools, Floats
+from bargain_env.policy import Bools, Floats, Rows
+
+Number = TypeVar("Number", np.float64, np.int64)
 
 TIE = 1e-6
 """Two prices closer than this share of a tick are the same price: offers are rounded decimals, targets are not."""
@@ -34,9 +39,11 @@ class Decision(NamedTuple):
     worst: Floats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Frame:
-    """A `SeatView` in concessions; every array is ``[b]``, in currency units.
+    """A `SeatView` in concessions; every array is ``[b]``, in currency units, and not to be written to.
+
+    Histories have a row a turn, ``[n, b]``, so that reading them is a few passes over long rows.
 
     Attributes:
         view: the view.
@@ -44,6 +51,8 @@ class Frame:
         limit: R, rounded to the tick in the seat's own favour.
         reach: the distance from S to R.
         width: the assumed width of the ZOPA, at least a tick.
+        tick: of the games, a scalar where all have the same.
+        assumes: whether a width was assumed, so that S is not just the public bound.
     """
 
     view: SeatView
@@ -51,19 +60,39 @@ class Frame:
     limit: Floats
     reach: Floats
     width: Floats
+    tick: Floats
+    assumes: bool
 
     @classmethod
     def of(cls, view: SeatView, assumed_zopa_width: float | None) -> Frame:
         """The frame of ``view``; for the width see `Scripted`."""
         games = view.games
-        limit = _rounded(games.reservation, -games.sign, games)
-        bound = _rounded(games.price_low if games.seat == Seat.BUYER else games.price_high, games.sign, games)
-        reach = np.maximum(games.sign * (limit - bound), 0.0)
-        width = reach
-        if assumed_zopa_width is not None:
+        tick, buys = common(games.tick), games.seat == Seat.BUYER
+        limit = _rounded(games.reservation, -games.sign, tick)
+        bound = _rounded(games.price_low if buys else games.price_high, games.sign, tick)
+        reach = np.maximum(limit - bound if buys else bound - limit, 0.0)
+        width, assumes = reach, assumed_zopa_width is not None
+        if assumes:
             width = np.full_like(reach, assumed_zopa_width)
             reach = np.minimum(reach, width)
-        return cls(view, limit - games.sign * reach, limit, reach, np.maximum(width, games.tick))
+        start = limit - reach if buys else limit + reach
+        return cls(view, start, limit, reach, np.maximum(width, tick), tick, assumes)
+
+    def blocks(self, size: int) -> Iterator[Frame]:
+        """The frame in pieces of ``size`` games, for rules that need much memory a game."""
+        if len(self.view) <= size:
+            yield self
+            return
+        for first in range(0, len(self.view), size):
+            at = np.arange(first, min(first + size, len(self.view)))
+            start, limit, reach, width = (x[at] for x in (self.start, self.limit, self.reach, self.width))
+            tick = self.tick[at] if self.tick.ndim else self.tick
+            yield Frame(self.view.take(at), start, limit, reach, width, tick, self.assumes)
+
+    @property
+    def buys(self) -> bool:
+        """Whether the seat is the buyer's."""
+        return self.view.games.seat == Seat.BUYER
 
     @property
     def elapsed(self) -> Floats:
@@ -75,37 +104,63 @@ class Frame:
         """No concession."""
         return np.zeros(len(self.view))
 
-    @property
+    @cached_property
     def standing(self) -> Floats:
         """The offer that may be accepted; NaN where there is none."""
         return self.concession(self.view.standing)
 
+    @cached_property
+    def made(self) -> Floats:
+        """``[n, b]`` own offers, oldest first; NaN where a turn was wasted and before the game."""
+        return self.concession(np.ascontiguousarray(self.view.own_offers.T))
+
+    @cached_property
+    def received(self) -> Floats:
+        """``[n, b]`` the other seat's offers, likewise; the last was made on the turn before this one."""
+        return self.concession(np.ascontiguousarray(self.view.opponent_offers.T))
+
+    @cached_property
+    def luck(self) -> Floats:
+        """``[b, 2]`` numbers in [0, 1): the first is for what is offered, the second for what is accepted."""
+        return self.view.games.uniform(self.view.turn, 2)
+
+    def luck_of(self, rows: Rows) -> Floats:
+        """The first column of `luck`, of some rows only."""
+        turn = self.view.turn[rows] if isinstance(self.view.turn, np.ndarray) else self.view.turn
+        return self.view.games.take(rows).uniform(turn)[:, 0]
+
     def concession(self, price: Floats) -> Floats:
-        """``[b]`` or ``[b, n]`` prices as concessions."""
-        start = self.start if price.ndim == 1 else self.start[:, None]
-        return self.view.games.sign * (price - start)
+        """``[b]`` or ``[n, b]`` prices as concessions."""
+        return price - self.start if self.buys else self.start - price
 
     def price(self, concession: Floats) -> Floats:
         """``[b]`` concessions as prices between S and R."""
-        return self.start + self.view.games.sign * np.clip(concession, 0.0, self.reach)
+        within = self.within(concession)
+        return self.start + within if self.buys else self.start - within
+
+    def within(self, concession: Floats) -> Floats:
+        """Concessions brought into ``[0, reach]``."""
+        return np.minimum(np.maximum(concession, 0.0), self.reach)
 
     def accepts(self, worst: Floats) -> Bools:
         """Where the standing offer is as good as ``worst`` (a concession) and no worse than R."""
-        within = self.view.games.sign * (self.view.standing - self.limit) <= 0
-        return within & (self.standing <= worst + TIE * self.view.games.tick)
-
-    def uniform(self, n: int = 1) -> Floats:
-        """``[b, n]`` numbers in [0, 1), a pure function of (seed, id, seat, turn)."""
-        return self.view.games.uniform(self.view.turn, n)
+        standing = self.view.standing
+        rational = standing <= self.limit if self.buys else standing >= self.limit
+        return rational & (self.standing <= worst + TIE * self.tick)
 
 
-def _rounded(price: Floats, direction: float, games: SeatGames) -> Floats:
+def common(values: NDArray[Number]) -> NDArray[Number]:
+    """The one value of an array whose values are equal, as a scalar, which is cheaper; else the array."""
+    return np.asarray(values.flat[0]) if values.size and (values == values.flat[0]).all() else values
+
+
+def _rounded(price: Floats, direction: float, tick: Floats) -> Floats:
     """``price`` rounded to the tick, upward for ``direction`` 1, downward for -1."""
-    nearest = quantise_array(price, games.tick)
-    wrong_side = direction * (nearest - price) < 0
+    nearest = quantise_array(price, tick)
+    wrong_side = nearest < price if direction > 0 else nearest > price
     if not wrong_side.any():
         return nearest
-    return np.where(wrong_side, quantise_array(nearest + direction * games.tick, games.tick), nearest)
+    return np.where(wrong_side, quantise_array(nearest + direction * tick, tick), nearest)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -123,7 +178,6 @@ class Scripted(ABC):
     """
 
     memoryless: ClassVar[bool] = True
-    mixed_turns: ClassVar[bool] = True
 
     assumed_zopa_width: float | None = None
     name: str = ""
@@ -131,6 +185,11 @@ class Scripted(ABC):
     def __post_init__(self) -> None:
         if self.assumed_zopa_width is not None:
             require_positive("assumed_zopa_width", self.assumed_zopa_width)
+
+    @property
+    def mixed_turns(self) -> bool:
+        """See `bargain_env.Policy`."""
+        return True
 
     @abstractmethod
     def decide(self, frame: Frame) -> Decision:

@@ -1,6 +1,6 @@
 """MiCRO: the smallest concession, and only in return for a new offer.
 
-de Jonge 2022, "An Analysis of the Linear Bilateral ANAC Domains Using the MiCRO Benchmark Strategy", IJCAI, pages
+D. de Jonge, "An Analysis of the Linear Bilateral ANAC Domains Using the MiCRO Benchmark Strategy", IJCAI 2022, pages
 223-229.
 """
 
@@ -10,19 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bargain_env.policy import Bools, Floats, Ints
+from bargain_env.policy import Bools, Floats
 
-from .anchors import TIE, Decision, Frame, Scripted, require_positive
+from .anchors import TIE, Frame, require_positive
+from .components import Offering, Proposal
 from .history import count, distinct
 
 
-@dataclass(kw_only=True, eq=False)
-class Micro(Scripted):
+@dataclass(frozen=True, kw_only=True)
+class Micro(Offering):
     """Take the next step on a grid when it has made no more different offers than it has received; else repeat one.
 
-    The grid is S, S + step, … up to R (in concessions). A repeat is drawn evenly from its own past offers. It accepts
-    what is as good as the offer it would concede, or, when repeating, as the worst it has made. It knows no deadline,
-    so a fine grid seldom agrees in 20 turns.
+    The grid is S, S + step, … up to R (in concessions). A repeat is drawn evenly from its own past offers. Its target is
+    the offer that it would concede, or, when repeating, the worst that it has made: with AC_asp it accepts what is as
+    good as that, which is the published rule. It knows no deadline, so a fine grid seldom agrees in 20 turns.
 
     Not reproduced: both published grids were anchored at their low end, rounded to whole units, so the seller opened up
     to one step inside R + 500. Here each is anchored at its own S: seats are mirror images, and openings are exactly S.
@@ -34,30 +35,31 @@ class Micro(Scripted):
     step: float = 25.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_positive("step", self.step)
 
-    def decide(self, frame: Frame) -> Decision:
-        own = frame.view.own_offers
-        made = distinct(own)
-        target, concedes = self._next(frame, made)
-        past = frame.concession(own)
-        worst_made = np.fmax.reduce(past, axis=1, initial=-np.inf)
-        offer = np.where(concedes, target, _repeat(frame, past))
-        return Decision(offer=offer, worst=np.where(concedes, target, worst_made))
+    def target(self, frame: Frame) -> Floats:
+        return np.where(*self._plan(frame))
 
-    def _next(self, frame: Frame, made: Ints) -> tuple[Floats, Bools]:
-        """The next grid point of each row and whether it is due."""
-        tick = frame.view.games.tick
-        step = np.ceil(self.step / tick - TIE) * tick
-        target = made * step
-        due = (made <= distinct(frame.view.opponent_offers)) & (target <= frame.reach + TIE * tick)
-        return target, due
+    def propose(self, frame: Frame) -> Proposal:
+        concedes, following, worst = self._plan(frame)
+        offer = following.copy()
+        rows = np.flatnonzero(~concedes)
+        if len(rows):
+            offer[rows] = _one_of(frame.made[:, rows], frame.luck_of(rows))
+        return Proposal(np.where(concedes, following, worst), offer)
+
+    def _plan(self, frame: Frame) -> tuple[Bools, Floats, Floats]:
+        """Where it concedes, the next point of its grid, and the worst offer that it has made."""
+        step = np.ceil(self.step / frame.tick - TIE) * frame.tick
+        so_far = distinct(frame.made)
+        following = so_far * step
+        due = (so_far <= distinct(frame.received)) & (following <= frame.reach + TIE * frame.tick)
+        return due, following, np.fmax.reduce(frame.made, axis=0, initial=-np.inf)
 
 
-def _repeat(frame: Frame, past: Floats) -> Floats:
-    """One of the past offers of each row, evenly; NaN where there is none."""
-    if past.shape[1] == 0:
-        return np.full(len(past), np.nan)
-    pick = np.floor(frame.uniform()[:, 0] * count(past)).astype(np.intp)
-    return np.take_along_axis(np.sort(past, axis=1), pick[:, None], axis=1)[:, 0]
+def _one_of(past: Floats, luck: Floats) -> Floats:
+    """One of the past offers ``[n, b]`` of each game, evenly; NaN where there is none."""
+    if not len(past):
+        return np.full(past.shape[1], np.nan)
+    pick = np.floor(luck * count(past)).astype(np.intp)
+    return np.sort(past, axis=0)[pick, np.arange(past.shape[1])]

@@ -1,0 +1,131 @@
+"""Players that cheat: kept out of everything, exact where they play, and never on a wrong belief."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from zoo import make, one
+
+import agents
+import bargain_env as be
+from bargain_env import PRESETS, Scenarios, Seat, theory
+from bargain_env.errors import InputError
+from experiments import collect
+from experiments.match.contestants import resolve_agents, resolve_opponents
+
+CHEATS = ["zopa_split", "subgame_perfect"]
+
+
+def seats(name, games, rival="zopa_split"):
+    return agents.make(name, knows=games), agents.make(rival, knows=games)
+
+
+def test_they_are_in_no_list():
+    assert agents.list_strategies(cheating=True) == CHEATS
+    lists = [
+        agents.list_strategies(),
+        agents.list_strategies(evaluable=True),
+        agents.list_strategies(split="held_out"),
+        resolve_opponents("all,train,held_out"),
+        [c.label.removeprefix("script:") for c in resolve_agents("scripts")],
+    ]
+    for found in lists:
+        assert len(found) > 10
+        assert not set(found) & set(CHEATS)
+    assert resolve_opponents("zopa_split,best_response:fair") == ["zopa_split", "best_response:fair"], "but by name"
+    with pytest.raises(InputError, match="unknown family 'omniscient'"):
+        resolve_opponents("family:omniscient")
+
+
+@pytest.mark.parametrize("name", [*CHEATS, "best_response:boulware_hard"])
+def test_they_never_train(name, tmp_path):
+    assert agents.describe(name).cheating
+    with pytest.raises(InputError, match="held out of training data"):
+        collect.run(collect.Settings(episodes=2, strategies=f"fair,{name}", out=tmp_path / "x", quiet=True))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_split_deals_at_its_share(preset, share):
+    games = be.sample(preset, 300, seed=7)
+    both = (agents.make_for(PRESETS[preset], "zopa_split", share=share) for _ in range(2))
+    result = be.play(games, *both)
+    np.testing.assert_array_equal(result.agreement, games.has_zopa)
+    np.testing.assert_allclose(result.rho[games.has_zopa], share, atol=1e-4)
+    assert (result.turns[games.has_zopa] == 2).all()
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_even_they_take_no_loss(name):
+    games = be.sample("no_deal", 400, seed=8)
+    games = replace(games, buyer_max=np.where(games.id % 9 == 0, games.seller_min + 0.004, games.buyer_max))
+    for rival in ("naive_concession", "tit_for_tat"):
+        for seat in Seat:
+            pair = agents.make(name, knows=games), make(rival)
+            result = be.play(games, *(pair if seat == Seat.BUYER else pair[::-1]))
+            own = result.prices[result.sides() == seat]
+            limit = np.broadcast_to((games.buyer_max, games.seller_min)[seat][:, None], result.prices.shape)
+            worse = (own - limit[result.sides() == seat]) * (1 if seat == Seat.BUYER else -1)
+            assert not (worse > 0).any()
+            assert (result.utilities[:, seat] >= 0).all()
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.95, 0.6])
+@pytest.mark.parametrize("max_turns", [2, 3, 8, 19, 20])
+def test_two_perfect_players_reach_the_equilibrium(discount, max_turns):
+    games = be.sample("hidden", 60, seed=9, discount=discount, max_turns=max_turns)
+    result = be.play(games, *seats("subgame_perfect", games, "subgame_perfect"))
+    share = theory.finite_horizon(max_turns - 1, discount, discount)
+    expected = np.where(games.starter == Seat.SELLER, share, 1 - share)
+    width = games.buyer_max - games.seller_min
+    assert (np.abs(result.rho - expected) * width <= 0.011).all(), "within a tick"
+    assert (result.turns == 2).all()
+    solved = theory.solve(games, np.round(np.linspace(games.seller_min, games.buyer_max, 4001, axis=1), 2))
+    assert np.abs(result.price - solved.price).max() < max_turns * width.max() / 4000 + 0.02
+
+
+def test_a_perfect_player_is_no_worse_off_against_anybody():
+    games = be.sample("paper", 400, seed=10)
+    for rival in ("boulware_hard", "naive_concession", "fair", "charging_boul"):
+        result = be.play(games, agents.make("subgame_perfect", knows=games), make(rival, 500.0))
+        last = games.starter == Seat.SELLER  # the buyer moves last, so all is its own by right
+        assert result.agreement[last].all()
+        assert (result.utilities[~last, Seat.BUYER] >= 0).all()
+
+
+@pytest.mark.parametrize("seat", list(Seat))
+@pytest.mark.parametrize("rival", ["boulware_firm", "fair", "naive_concession"])
+def test_best_response_earns_what_theory_promises(rival, seat):
+    games, preset = be.sample("paper", 20, seed=11), PRESETS["paper"]
+    pair = agents.make_for(preset, f"best_response:{rival}"), agents.make_for(preset, rival)
+    result = be.play(games, *(pair if seat == Seat.BUYER else pair[::-1]))
+    found = theory.best_response(agents.make_for(preset, rival), games, seat, uses_history=False)
+    assert result.utilities[:, seat].tobytes() == found.values.tobytes()
+    firm = make("boulware_hard", 500.0), agents.make_for(preset, rival)
+    ordinary = be.play(games, *(firm if seat == Seat.BUYER else firm[::-1]))
+    assert (result.utilities[:, seat] >= ordinary.utilities[:, seat] - 1e-9).all()
+
+
+def test_what_it_knows_must_be_of_these_games():
+    games = be.sample("paper", 5, seed=1)
+    for stranger in (replace(games, buyer_max=games.buyer_max + 1), be.sample("hidden", 5, seed=1)):
+        for knows in (PRESETS["paper"], games):
+            player = agents.make("zopa_split", knows=knows)
+            with pytest.raises(ValueError, match="game 0 is not"):
+                be.play(stranger, player, make("fair"))
+    with pytest.raises(InputError, match="must be told the games"):
+        agents.make("subgame_perfect")
+    with pytest.raises(InputError, match="share 2"):
+        agents.make("zopa_split", share=2, knows=games)
+    with pytest.raises(InputError, match="unknown strategy 'nobody'"):
+        agents.describe("best_response:nobody")
+    with pytest.raises(InputError, match="give a coarser grid"):
+        be.play(games, agents.make("best_response:micro_fine", knows=games), make("micro_fine"))
+
+
+def test_presets_and_scenarios_tell_the_same():
+    games = be.sample("no_deal", 200, seed=12)
+    by_preset = be.play(games, agents.make_for(PRESETS["no_deal"], "zopa_split"), make("boulware_firm"))
+    by_games = be.play(games, agents.make("zopa_split", knows=games), make("boulware_firm"))
+    assert by_preset.prices.tobytes() == by_games.prices.tobytes()
+    assert isinstance(agents.make("zopa_split", knows=one()).knows, Scenarios)
