@@ -1,6 +1,7 @@
 """Benchmark: speeds of this machine, each as a ratio to a reference measured in the same run.
 
     python -m experiments.benchmark env
+    python -m experiments.benchmark strategies
     python -m experiments.benchmark env --json > speed.json
 
 A ratio below its bar is marked, and with --check makes the command exit with 1.
@@ -24,10 +25,10 @@ from rich.table import Table
 
 from bargain_env.files import replacing
 from experiments import cli
-from experiments.speed import curve, env
+from experiments.speed import curve, env, strategies
 from experiments.speed.stopwatch import Speed
 
-SUITES = {"env": env.measure}
+SUITES = {"env": env.measure, "strategies": strategies.measure}
 SCHEMA_VERSION = 1
 
 
@@ -35,14 +36,14 @@ SCHEMA_VERSION = 1
 class Settings:
     """Measure speeds and compare each with a reference measured in the same run."""
 
-    suite: Annotated[Literal["env"], tyro.conf.Positional]
-    """What to measure."""
+    suite: Annotated[Literal["env", "strategies"], tyro.conf.Positional]
+    """What to measure: the faces of the environment, or the zoo."""
     seconds: float = 1.0
     """How long each thing is measured."""
     seed: int = 0
     """Draws the games and the actions."""
     out: Path | None = None
-    """Folder for benchmark.json and the curve of cost by batch size."""
+    """Folder for benchmark.json and, for env, the curve of cost by batch size."""
     check: bool = False
     """Exit with 1 if a ratio is below its bar."""
     quiet: bool = False
@@ -66,14 +67,22 @@ def run(settings: Settings) -> dict[str, Any]:
         for speed in SUITES[settings.suite](settings.seconds, settings.seed):
             found.append(speed)
             status.update(f"measured {speed.name}")
-    document = {"schema_version": SCHEMA_VERSION, "suite": settings.suite, "machine": _machine(), "speeds": []}
+    document: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "suite": settings.suite,
+        "machine": _machine(),
+        "speeds": [],
+    }
     document["speeds"] = [speed.as_dict() for speed in found]
     console.print(_table(found))
     if out is not None:
         with replacing(out / "benchmark.json") as file:
             file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        curve.draw(found, out / "speed.png")
-        console.print(f"wrote {out / 'benchmark.json'} and {out / 'speed.png'}", soft_wrap=True)
+        written = [out / "benchmark.json"]
+        if settings.suite == "env":
+            written.append(out / "speed.png")
+            curve.draw(found, written[-1])
+        console.print(f"wrote {' and '.join(map(str, written))}", soft_wrap=True)
     if settings.json:
         print(json.dumps(document))
     missed = [speed.name for speed in found if speed.meets is False]
@@ -89,14 +98,17 @@ def _machine() -> dict[str, str]:
 
 def _table(found: list[Speed]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("", "rate", "ratio", "bar", "reference"):
+    goals = any(speed.goal is not None for speed in found)
+    for name in ("", "rate", *(["asked for"] if goals else []), "ns each", "ratio", "bar", "reference"):
         table.add_column(name, justify="left" if name in ("", "reference") else "right")
     for speed in found:
         ratio = "" if speed.ratio is None else f"{speed.ratio:.2f}"
         if speed.meets is not None:
             ratio = f"[{'green' if speed.meets else 'red'}]{ratio}[/]"
         bar = "" if speed.bar is None else f"{speed.bar:g}"
-        table.add_row(speed.name, f"{_rate(speed.rate)} {speed.unit}", ratio, bar, speed.reference)
+        goal = ["" if speed.goal is None else _rate(speed.goal)] if goals else []
+        rate, each = f"{_rate(speed.rate)} {speed.unit}", f"{1e9 / speed.rate:,.0f}"
+        table.add_row(speed.name, rate, *goal, each, ratio, bar, speed.reference)
     return table
 
 

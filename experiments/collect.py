@@ -28,16 +28,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import agents
 import bargain_env
-from bargain_env import PRESETS, MoveKind, Policy, Preset, RoutedPolicy, Trajectories, rng
+from bargain_env import PRESETS, MoveKind, Trajectories
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import replacing, sha256
-from bargain_env.rng import Stream
 from experiments import cli
 from experiments.corpus import records
 from experiments.corpus.dataset_writer import DatasetWriter
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.parquet_stream import ParquetStream
 from experiments.corpus.step_rows import StepRows, episodes_table, steps_table
+from experiments.match import pairs
 from experiments.plugins import load_plugin
 
 _PLAIN_LINE_EVERY = 10.0
@@ -167,17 +167,9 @@ def _play_shards(settings: Settings, names: list[str]) -> Iterator[tuple[StepRow
 def _play(settings: Settings, names: list[str], first: int, n: int) -> tuple[Trajectories, np.ndarray]:
     """``n`` games from scenario id ``first`` on, and ``[n, 2]`` which strategy is buyer and which seller."""
     games = bargain_env.sample(settings.scenario, n, seed=settings.seed, first_id=first, max_turns=settings.max_turns)
-    drawn = rng.uniform(settings.seed, games.id, stream=Stream.PAIRING, n=2)
-    pair = (drawn * len(names)).astype(np.intp)
-    preset = PRESETS[settings.scenario]
-    buyer, seller = (_route(names, pair[:, seat], preset) for seat in (0, 1))
+    pair = pairs.draw(games, len(names))
+    buyer, seller = (pairs.routed(names, pair[:, seat], PRESETS[settings.scenario]) for seat in (0, 1))
     return bargain_env.play(games, buyer, seller), pair
-
-
-def _route(names: list[str], choice: np.ndarray, preset: Preset) -> RoutedPolicy:
-    used, assignment = np.unique(choice, return_inverse=True)
-    policies: list[Policy] = [agents.make_for(preset, names[k]) for k in used]
-    return RoutedPolicy(policies, assignment)
 
 
 def _shaping(settings: Settings, names: list[str]) -> dict[str, Any]:

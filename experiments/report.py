@@ -25,7 +25,7 @@ import tyro
 from bargain_env.files import replacing
 from experiments import cli
 from experiments.match import results
-from experiments.reporting import landmarks, summary, transcripts
+from experiments.reporting import landmarks, ranking, summary, transcripts
 from experiments.reporting.charts import calibration_chart, svg, tradeoff_chart
 from experiments.reporting.concession import concession_chart
 from experiments.reporting.heatmaps import dial_heatmap, payoff_heatmap
@@ -82,11 +82,15 @@ def _sections(found: Document, episodes: pa.Table) -> Iterator[str]:
         yield from _heatmaps(found, dials)
     if any(row["rho_requested"] is None for row in found["cells"]):
         yield "<h2>Scripts against the zoo</h2>"
-        text = "Mean utility of each agent (row) against each opponent, impasses charged as 0; orange above one half."
+        text = (
+            "Mean utility of each agent (row) against each opponent, impasses charged as 0; orange above one half. Large "
+            "tables are in hundredths. Lines part families; a star marks strategies held out of training data."
+        )
         yield figure(svg(payoff_heatmap(found), "payoff"), text)
     yield "<h2>What it earns</h2>"
     text = "Further right: more deals. Higher: better deals. Thin curves join equal utility with impasses charged as 0."
     yield figure(svg(tradeoff_chart(found), "tradeoff"), text)
+    yield from _ranking(found)
     if "landmarks" in found:
         yield from _landmarks(found)
     if dials:
@@ -145,6 +149,9 @@ def _headline(found: Document) -> Iterator[tuple[str, str]]:
         buyer, seller = (results.rho_text(seats[s]["rho_requested"]) for s in ("buyer", "seller"))
         deals = _percent(seats["both"]["agreement_rate"])
         yield _text(seats["both"]["utility"]), f"utility, {name} (ρ {buyer} / {seller}), {deals} deals"
+    scripts = [row for row in ranking.standings(found) if ranking.is_script(row)]
+    if scripts:
+        yield _text(scripts[0]["utility"]), f"utility, {ranking.title(scripts[0])}, the best script"
     if not found["calibration_by_agent"]:
         for row in sorted(found["overall"], key=lambda r: -r["utility"])[:4]:
             yield _text(row["utility"]), f"utility, {row['agent']} as {row['agent_seat']}"
@@ -180,6 +187,33 @@ def _heatmaps(found: Document, dials: list[str]) -> Iterator[str]:
             "Agreement rate of the same games. Blue: deals are missing.",
         )
         yield f"<h3>{escape(agent)}</h3>{target}{rate}" if i == 0 else folded(agent, target + rate)
+
+
+def _ranking(found: Document) -> Iterator[str]:
+    rows = ranking.standings(found)
+    if not rows:
+        return
+    seats = found["settings"]["seats"]
+    yield "<h2>Ranked, with the scripts as landmarks</h2>"
+    note = "Mean utility over seats, opponents and scenarios, impasses charged as 0, in brackets its 95 % interval."
+    absent = found.get("landmarks", {}).get("scripts", {"rows": []})
+    if absent["rows"]:
+        note += (
+            f" Scripts with a † were no agents of this tournament: they were played beside it, in its first "
+            f"{absent['games']} scenarios."
+        )
+    yield f'<p class="note">{escape(note)}</p>'
+    head = ["", "agent", "family", "split", "utility", "deals"]
+    head += [head for seat in seats for head in (f"as {seat}", "its ρ")]
+    beside = {row["agent"] for row in absent["rows"]}
+    yield table(head, (_standing(row, seats, row["agent"] in beside) for row in rows), names=4)
+
+
+def _standing(row: Document, seats: list[str], beside: bool) -> list[str]:
+    name = f"{ranking.title(row)}{' †' if beside else ''}"
+    by_seat = [_text(row["seats"][seat][figure]) for seat in seats for figure in ("utility", "rho_achieved")]
+    strategy = [row["family"] or "–", (row["split"] or "–").replace("_", " ")]
+    return [str(row["rank"]), name, *strategy, _span(row, "utility"), _percent(row["agreement_rate"]), *by_seat]
 
 
 def _landmarks(found: Document) -> Iterator[str]:

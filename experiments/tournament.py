@@ -39,7 +39,7 @@ class Settings:
     rho: str = "0:1:0.1"
     """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none."""
     opponents: Annotated[str, tyro.conf.arg(aliases=["--strategies"])] = "all"
-    """Comma list of strategy names or groups: all, train, held_out, family:F, learned:PATH."""
+    """Comma list of strategy names or groups: all or scripts, train, held_out, family:F, learned:PATH."""
     games: int = 40
     """Scenarios; each is one game of every agent x seat x rho x opponent."""
     seats: Literal["both", "buyer", "seller"] = "both"
@@ -83,10 +83,12 @@ def run(settings: Settings) -> dict[str, Any]:
             player.build(np.array(plan.rho[:1]), plan.preset)
     console = cli.console(settings.quiet or settings.json)
     console.print(_heading(players, plan), soft_wrap=True)
-    marks = summary.clean(landmarks.landmarks(plan))  # before the games: what cannot be asked should not cost them
+    marks = landmarks.landmarks(plan)  # before the games: what cannot be asked should not cost them
+    marks["scripts"] = landmarks.absent_scripts(plan, players)
     with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
         episodes = arena.run_tournament(players, plan, board.observe)
-    found = summary.summarise(episodes, described(settings, players, plan)) | {"landmarks": marks}
+    found = summary.summarise(episodes, described(settings, players, plan))
+    found |= {"landmarks": summary.clean(marks), "strategies": landmarks.strategies(plan, players)}
     page = report.write(found, episodes, folder)  # first: if it cannot be drawn, the earlier files stay as they were
     files = [results.write(episodes, folder), *summary.write(found, folder), page]
     if settings.json:

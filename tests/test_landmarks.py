@@ -10,7 +10,7 @@ from agents import registry
 from bargain_env import PRESETS, Seat
 from experiments import report, tournament
 from experiments.match import arena
-from experiments.reporting import landmarks, summary
+from experiments.reporting import landmarks, ranking, summary
 
 SCRIPTS = "linear_standard,boulware_hard,hardliner,naive_concession,random_zopa,micro_coarse"
 
@@ -59,11 +59,47 @@ def test_file_and_page_hold_them(played):
     assert "No figure for micro_coarse" in page
     report.run(report.Settings(folder, quiet=True))  # from the files alone
     assert (folder / "report.html").read_text() == page
-    old = {k: v for k, v in found.items() if k != "landmarks"}  # folders of earlier versions
+    old = {k: v for k, v in found.items() if k not in ("landmarks", "strategies", "ranking")}  # of earlier versions
     (folder / "summary.json").write_text(json.dumps(old))
     report.run(report.Settings(folder, quiet=True))
     assert "best anybody" not in (folder / "report.html").read_text()
+    assert "<h2>Ranked" not in (folder / "report.html").read_text()
     summary.write(found, folder)
+
+
+def test_scripts_that_were_no_agents_are_landmarks_as_if_they_had_been(tmp_path, monkeypatch):
+    monkeypatch.setattr(landmarks, "GAMES", 4)  # fewer than are played
+    asked = {"opponents": "hardliner,micro_coarse", "scenario": "paper", "seed": 5, "quiet": True}
+    few = tournament.run(tournament.Settings(agents="script:fair", games=6, out=tmp_path / "few", **asked))
+    whole = tournament.run(tournament.Settings(agents="scripts", games=4, out=tmp_path / "whole", **asked))
+    scripts = few["landmarks"]["scripts"]
+    assert scripts["games"] == 4
+    assert [r for r in whole["ranking"] if r["agent"] != "script:fair"] == scripts["rows"]
+    assert whole["landmarks"]["scripts"]["rows"] == []
+    assert len(scripts["rows"]) == len(agents.list_strategies(evaluable=True)) - 1
+    page = (tmp_path / "few/report.html").read_text()
+    best = max([*scripts["rows"], *few["ranking"]], key=lambda row: row["utility"])["agent"].removeprefix("script:")
+    assert f"utility, {best}, the best script" in page
+    assert f">{scripts['rows'][0]['agent'].removeprefix('script:')} †<" in page
+    assert ">fair<" in page
+    assert "in its first 4 scenarios" in page
+
+
+def test_who_knows_both_limits_is_neither_ranked_nor_counted_as_reached(tmp_path):
+    asked = tournament.Settings(
+        agents="script:zopa_split,script:hardliner,script:best_response:linear_standard",
+        opponents="linear_standard,zopa_split",
+        scenario="paper",
+        games=4,
+        out=tmp_path,
+        quiet=True,
+    )
+    found = tournament.run(asked)
+    assert {c["agent"] for c in found["cells"]} >= {"script:zopa_split", "script:best_response:linear_standard"}
+    ranked = {row["agent"] for row in ranking.standings(found)}
+    assert "script:hardliner" in ranked
+    assert not ranked & {"script:zopa_split", "script:best_response:linear_standard"}
+    assert all("hardliner" in row[2] for row in landmarks.table(found)[1])
 
 
 def test_controls_do_not_count_as_reached(played):

@@ -14,7 +14,7 @@ from bargain_env.errors import InputError
 from experiments import report
 from experiments.match import arena, results
 from experiments.match.contestants import script
-from experiments.reporting import charts, concession, heatmaps, summary, transcripts
+from experiments.reporting import charts, concession, heatmaps, ranking, summary, transcripts
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,45 @@ def test_charts_follow_the_page_into_the_dark(played):
         assert "var(--ink)" in drawn
         assert "<image" not in drawn  # vector all through
         assert drawn == charts.svg(figure(), name)
+
+
+def test_payoffs_stand_by_family_and_fit_many(played):
+    found, _ = played
+    names = ["late", "early", "later", "held"]
+    known = {
+        n: {"family": f, "split": s, "cheating": False}
+        for n, f, s in zip(names, "abab", ["train"] * 3 + ["held_out"], strict=True)
+    }
+    cell = next(c for c in found["cells"] if c["rho_requested"] is None)
+    shown = ["held", "later", "early", "late", "stranger"]
+    cells = [{**cell, "agent": f"script:{a}", "opponent": o} for a in shown for o in shown]
+    document = {**found, "strategies": known, "cells": cells, "overall": [{**c, "opponent": None} for c in cells]}
+    panel = heatmaps.payoff_heatmap(document, seats_together=True).axes[0]
+    labels = ["late", "later", "early", "held *", "stranger"]  # families as they begin, unknown last
+    assert [tick.get_text() for tick in panel.get_yticklabels()] == labels
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == [*labels, "all opponents"]
+    assert [line.get_ydata()[0] for line in panel.lines if line.get_xdata()[0] != line.get_xdata()[1]] == [2, 4]
+    many = [f"s{i}" for i in range(40)]
+    cells = [{**cell, "agent": f"script:{a}", "opponent": o, "utility": 0.25} for a in many for o in many]
+    figure = heatmaps.payoff_heatmap(
+        {**document, "cells": cells, "overall": [{**c, "opponent": None} for c in cells]}, seats_together=True
+    )
+    assert {text.get_text() for text in figure.axes[0].texts} == {"25"}
+    assert figure.get_figwidth() < 14
+
+
+def test_the_ranking_names_everybody_once_and_no_cheat(played):
+    found, _ = played
+    rows = ranking.standings(found)
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    known = {"easy": {"family": "taker", "split": "held_out", "cheating": True}}
+    left = ranking.standings({**found, "strategies": known})
+    assert {row["agent"] for row in rows} - {row["agent"] for row in left} == {"script:easy"}
+    page = report.render(*played)
+    part = page.split("<h2>Ranked")[1].split("<h2>")[0]
+    titles = [ranking.title(row).replace("<", "&lt;").replace(">", "&gt;") for row in rows]
+    assert re.findall(r'<td class="name">\d+</td><td class="name">(.*?)</td>', part) == titles
+    assert "dial, standard (ρ 0.20 / 0.80)" in part
 
 
 def test_concessions_are_the_agents_own(played):

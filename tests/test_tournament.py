@@ -20,6 +20,7 @@ from experiments import cli, plugins, tournament
 from experiments.match import arena, contestants, results
 from experiments.match.contestants import script
 from experiments.reporting import summary
+from experiments.reporting.ranking import CONFIGURATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 RHO = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -235,8 +236,48 @@ def test_janus_specs_reach_the_agent(tmp_path, monkeypatch):
     assert set(shuffled["rho_requested"].to_pylist()) == set(RHO)
 
 
+def test_scripts_share_a_batch_and_nothing_else(monkeypatch):
+    team = [script("easy"), script("picky"), script("hidden_one")]
+    apart = [arena.run_tournament([member], plan()) for member in team]
+    blocks = []
+    together = arena.run_tournament(team, plan(), blocks.append)
+    assert together.equals(results.ordered(apart))
+    assert [(b.contestant.label, b.seat) for b in blocks] == [(c.label, seat) for seat in Seat for c in team]
+    monkeypatch.setattr(arena, "SCRIPT_ROWS", 7)
+    assert arena.run_tournament([team[0], dial(), *team[1:]], plan(rho=(0.5,)), blocks.append).num_rows == 4 * 48
+    assert arena.run_tournament(team, plan()).equals(together)
+
+
+def test_the_ranking_by_hand():
+    players = [dial(), dial("shuffled", shuffled=True), script("easy"), script("picky")]
+    table = arena.run_tournament(players, plan(rho=(0.2, 0.5, 0.8)))
+    ranking = summary.summarise(table, {**SETTINGS, "agents": [p.label for p in players]})["ranking"]
+    entries = {(r["agent"], r["configuration"]): r for r in ranking}
+    dials = {("dial", name) for name in ("standard", "flipped", "neutral")}  # no 0 and 1, no control
+    assert set(entries) == dials | {("script:easy", None), ("script:picky", None)}
+    assert [r["utility"] for r in ranking] == sorted((r["utility"] for r in ranking), reverse=True)
+    for (agent, name), row in entries.items():
+        buyer, seller = CONFIGURATIONS.get(name, (None, None))
+        rho = {"buyer": buyer, "seller": seller}
+        games = [g for g in rows(table, agent=agent) if g["rho_requested"] == rho[g["agent_seat"]]]
+        assert row["n"] == len(games) == 48
+        assert row["utility"] == pytest.approx(np.mean([g["utility"] for g in games]), abs=2e-6)
+        assert row["agreement_rate"] == pytest.approx(np.mean([g["agreement"] for g in games]), abs=2e-6)
+        assert row["utility_low"] <= row["utility"] <= row["utility_high"]
+        for seat, figures in row["seats"].items():
+            mine = [g["utility"] for g in games if g["agent_seat"] == seat]
+            assert (figures["utility"], figures["rho_requested"]) == (pytest.approx(np.mean(mine), abs=2e-6), rho[seat])
+    one_seat = arena.run_tournament([dial(), script("easy")], plan(rho=(0.2,), seats=(Seat.BUYER,)))
+    found = summary.summarise(one_seat, {**SETTINGS, "agents": ["dial", "script:easy"]})["ranking"]
+    assert {(r["agent"], r["configuration"], tuple(r["seats"])) for r in found} == {
+        ("dial", "standard", ("buyer",)),
+        ("script:easy", None, ("buyer",)),
+    }
+
+
 def test_opponent_groups():
-    assert contestants.resolve_opponents("all") == ["easy", "picky"]
+    assert contestants.resolve_opponents("all") == contestants.resolve_opponents("scripts") == ["easy", "picky"]
+    assert [c.label for c in contestants.resolve_agents("scripts")] == ["script:easy", "script:picky"]
     assert contestants.resolve_opponents("held_out,train,easy") == ["picky", "easy"]
     assert contestants.resolve_opponents("family:taker") == ["easy", "picky"]
     assert contestants.resolve_opponents("hidden_one") == ["hidden_one"]

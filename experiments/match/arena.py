@@ -11,6 +11,7 @@ shapes are.
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ Floats = NDArray[np.float64]
 
 BLOCK_ROWS = 512
 """Games of one batch; fewer where a block of whole scenarios does not fill it."""
+SCRIPT_ROWS = 65536
+"""The same where the agents are scripts, all of which share a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,36 +108,60 @@ def run_tournament(
     if len(plan.rho) < 2 and any(c.shuffled for c in contestants):
         raise InputError("agent 'shuffled' permutes the rho grid and needs at least two values in --rho")
     tables = []
-    for contestant in contestants:
+    for team in _teams(contestants):
         for seat in plan.seats:
-            for first in range(0, plan.games, _scenarios_in_block(plan, contestant)):
-                block = Block(contestant, seat, _play_block(contestant, plan, seat, first))
-                tables.append(block.table)
-                if observe:
-                    observe(block)
+            for first in range(0, plan.games, _scenarios_in_block(plan, team)):
+                for block in _play_block(team, plan, seat, first):
+                    tables.append(block.table)
+                    if observe:
+                        observe(block)
     return results.ordered(tables)
 
 
-def _scenarios_in_block(plan: Plan, contestant: Contestant) -> int:
-    return max(1, BLOCK_ROWS // (len(plan.opponents) * len(plan.requests(contestant))))
+Team = Sequence[Contestant]
+"""Contestants that play in one batch, side by side: one alone, or scripts."""
 
 
-def _play_block(contestant: Contestant, plan: Plan, seat: Seat, first: int) -> pa.Table:
-    """One agent at one seat in the scenarios from ``first`` on; rows are ordered by opponent, ρ, scenario."""
-    count = min(_scenarios_in_block(plan, contestant), plan.games - first)
+def _teams(contestants: Sequence[Contestant]) -> Iterator[Team]:
+    """All contestants in order, scripts that follow each other as one team."""
+    for scripted, neighbours in itertools.groupby(contestants, key=lambda c: c.scripted):
+        some = list(neighbours)
+        yield from [some] if scripted else [[contestant] for contestant in some]
+
+
+def _scenarios_in_block(plan: Plan, team: Team) -> int:
+    rows = sum(len(plan.requests(contestant)) for contestant in team) * len(plan.opponents)
+    return max(1, (SCRIPT_ROWS if team[0].scripted else BLOCK_ROWS) // rows)
+
+
+def _play_block(team: Team, plan: Plan, seat: Seat, first: int) -> Iterator[Block]:
+    """A team at one seat in the scenarios from ``first`` on; each one's rows are ordered by opponent, ρ, scenario."""
+    count = min(_scenarios_in_block(plan, team), plan.games - first)
     games = plan.scenarios(first, count)
-    grid = np.array(plan.requests(contestant))
-    shape = (len(plan.opponents), len(grid), count)
-    opponent, request, scenario = (index.ravel() for index in np.indices(shape))
-    scenarios = games.take(scenario)
+    grid = np.array(plan.requests(team[0]))
+    shape = (len(team), len(plan.opponents), len(grid), count)
+    member, opponent, request, scenario = (index.ravel() for index in np.indices(shape))
     requested = grid[request]
-    given = _shuffle(plan, grid, games).ravel() if contestant.shuffled else requested
-    agent = contestant.build(given if contestant.takes_rho else None, plan.preset)
+    given = _shuffle(plan, grid, games).ravel() if team[0].shuffled else requested
     players = [agents.make_for(plan.preset, name) for name in plan.opponents]
-    played = _seat(scenarios, seat, agent, RoutedPolicy(players, opponent, name="opponents"))
+    played = _seat(
+        games.take(scenario),
+        seat,
+        _seated(team, member, given, plan),
+        RoutedPolicy(players, opponent, name="opponents"),
+    )
     names = np.array(plan.opponents, dtype=object)[opponent]
     splits = np.array([agents.describe(name).split for name in plan.opponents], dtype=object)[opponent]
-    return results.table(played, contestant.label, seat, requested, names, splits)
+    for k, contestant in enumerate(team):
+        mine = np.flatnonzero(member == k)
+        parts = (array[mine] for array in (requested, names, splits))
+        yield Block(contestant, seat, results.table(played.take(mine), contestant.label, seat, *parts))
+
+
+def _seated(team: Team, member: NDArray[np.intp], given: Floats, plan: Plan) -> Policy:
+    """The team as one policy; ``member`` says who plays each row, ``given`` at which ρ."""
+    policies = [contestant.build(given if contestant.takes_rho else None, plan.preset) for contestant in team]
+    return policies[0] if len(team) == 1 else RoutedPolicy(policies, member, name="agents")
 
 
 def _seat(scenarios: Scenarios, seat: Seat, agent: Policy, opponent: Policy) -> Trajectories:

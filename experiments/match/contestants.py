@@ -16,6 +16,8 @@ from bargain_env.errors import InputError, unknown
 
 Floats = NDArray[np.float64]
 SHIPPED = "janus-nano"
+SCRIPT = "script:"
+"""What the label of a scripted agent begins with."""
 CONTROLS: dict[str, dict[str, Any]] = {
     "janus": {},
     "base": {"control": True, "base_only": True},
@@ -34,6 +36,7 @@ class Contestant:
         build: ``(rho [B] or None, preset) -> Policy``; called for each batch, with the ρ that each row shall play at.
         shuffled: a control: its ρ are permuted between request and policy, so the dial must look dead.
         control: drawn as a control beside the agents under test.
+        scripted: a scripted strategy: its moves do not depend on the batch it is in, so it shares one with other scripts.
     """
 
     label: str
@@ -41,6 +44,7 @@ class Contestant:
     build: Callable[[Floats | None, Preset], Policy]
     shuffled: bool = False
     control: bool = False
+    scripted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,9 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
 
 def script(name: str) -> Contestant:
     """A scripted strategy as an agent, labelled ``script:NAME``."""
-    return Contestant(f"script:{name}", takes_rho=False, build=lambda _, preset: agents.make_for(preset, name))
+    return Contestant(
+        f"{SCRIPT}{name}", takes_rho=False, build=lambda _, preset: agents.make_for(preset, name), scripted=True
+    )
 
 
 def learned(spec: str) -> Contestant:
@@ -127,8 +133,8 @@ def janus(
 def resolve_opponents(text: str) -> list[str]:
     """Strategy names of a comma list of names and groups, in order, without repeats.
 
-    Groups are ``all`` (every evaluable strategy), ``train`` and ``held_out`` (those of a split) and ``family:F``; a name
-    may be ``learned:PATH``.
+    Groups are ``all`` or ``scripts`` (every evaluable strategy), ``train`` and ``held_out`` (those of a split) and
+    ``family:F``; a name may be ``learned:PATH``.
 
     Raises:
         InputError: unknown name or family, or an empty group.
@@ -146,7 +152,7 @@ def _opponents(spec: str) -> list[str]:
         if family not in families:
             raise unknown("family", family, families)
         found = agents.list_strategies(family=family, evaluable=True)
-    elif spec == "all":
+    elif spec in ("all", "scripts"):
         found = agents.list_strategies(evaluable=True)
     elif spec in ("train", "held_out"):
         found = agents.list_strategies(split=spec, evaluable=True)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 Row = Mapping[str, Any]
 
@@ -83,6 +85,14 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r'id="(figure|axes|text|patch|line2d|matplotlib\.axis|xtick|ytick|legend)_', rf'id="{name}-\1_', text)
     text = text.replace("<svg", f'<svg style="max-width: {widest}px"', 1)
     return text.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)").strip()
+
+
+def png(figure: Figure, path: Path) -> None:
+    """The figure as a picture on white, for a page that cannot hold SVG; a palette makes it a quarter the size."""
+    drawn = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(drawn, format="png", dpi=130, facecolor="white")
+    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
 
 
 def numbers(values: Sequence[Any]) -> np.ndarray:
@@ -154,7 +164,7 @@ def _dial(top: Axes, bottom: Axes, seats: Row, label: str, colour: str | None) -
 def tradeoff_chart(summary: Row) -> Figure:
     """Agreement rate against utility over deals, with curves of equal utility (their product); scripts as landmarks."""
     with style():
-        overall = summary["overall"]
+        overall = [*summary["overall"], *_absent_scripts(summary)]
         seats = [seat for seat in ("buyer", "seller") if any(row["agent_seat"] == seat for row in overall)]
         figure = new_figure(5.4 * len(seats), 4.4)
         for axes, seat in zip(figure.subplots(1, len(seats), squeeze=False)[0], seats, strict=True):
@@ -171,6 +181,13 @@ def tradeoff_chart(summary: Row) -> Figure:
             _equal_utility(axes)
         figure.axes[0].set_ylabel("utility over deals only")
         return figure
+
+
+def _absent_scripts(summary: Row) -> Iterator[Row]:
+    """What scripts that were no agents would have earned, as rows of ``overall``."""
+    for row in summary.get("landmarks", {}).get("scripts", {}).get("rows", []):
+        for seat, figures in row["seats"].items():
+            yield {"agent": row["agent"], "agent_seat": seat, **figures}
 
 
 def _landmarks(axes: Axes, rows: Sequence[Row]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 
 ABOVE, BELOW = "#d9541e", "#2b74c9"
 ALL = "all opponents"
+DENSE = 26
+"""Stacked tables with more columns than this have smaller squares."""
 
 
 def dial_heatmap(summary: Row, agent: str, measure: str) -> Figure:
@@ -45,21 +47,64 @@ def dial_heatmap(summary: Row, agent: str, measure: str) -> Figure:
     return _draw(panels, opponents, [rho_text(rho) for rho in grid], shade, "requested ρ", rule=1)
 
 
-def payoff_heatmap(summary: Row) -> Figure:
-    """Agent x opponent utility of the agents that take no ρ, at both seats; the best agents on top."""
+def payoff_heatmap(summary: Row, *, seats_together: bool = False) -> Figure:
+    """Agent x opponent utility of the agents that take no ρ; families side by side, held-out strategies with a star.
+
+    Args:
+        summary: the document.
+        seats_together: one panel, the mean of both seats, in place of a panel for each.
+    """
     rows = [c for c in summary["cells"] if c["rho_requested"] is None]
     seats = [seat for seat in ("buyer", "seller") if any(c["agent_seat"] == seat for c in rows)]
-    opponents = [*dict.fromkeys(c["opponent"] for c in rows), ALL]
+    known = summary.get("strategies", {})
+    opponents = _by_family(dict.fromkeys(c["opponent"] for c in rows), known)
+    agents = _by_family(dict.fromkeys(c["agent"] for c in rows), known)
     totals = [{**c, "opponent": ALL} for c in summary["overall"] if c["rho_requested"] is None]
     values = {(c["agent_seat"], c["agent"], c["opponent"]): c["utility"] for c in [*rows, *totals]}
-    labels = dict.fromkeys(c["agent"] for c in rows)
-    ranked = sorted(labels, key=lambda a: -np.mean([values[seat, a, ALL] for seat in seats]))
     panels = {
-        f"as {seat}": np.array([[_number(values.get((seat, a, o))) for o in opponents] for a in ranked])
+        f"as {seat}": np.array([[_number(values.get((seat, a, o))) for o in [*opponents, ALL]] for a in agents])
         for seat in seats
     }
-    names = [short(a.removeprefix("script:")) for a in ranked]
-    return _draw(panels, names, opponents, _SHADES["utility"], "opponent", stacked=True)
+    if seats_together:
+        panels = {f"mean of {' and '.join(seats)}": np.mean(list(panels.values()), axis=0)}
+    names = [[_starred(name, known) for name in group] for group in (agents, opponents)]
+    families = [[_family(name, known) for name in group] for group in (agents, opponents)]
+    return _draw(
+        panels,
+        names[0],
+        [*names[1], ALL],
+        _SHADES["utility"],
+        "",
+        stacked=True,
+        breaks=(_breaks(families[0]), _breaks([*families[1], ALL])),
+    )
+
+
+def _family(name: str, known: Row) -> str:
+    strategy = known.get(name.removeprefix("script:"))
+    return str(strategy["family"]) if strategy else ""
+
+
+def _by_family(names: Iterable[str], known: Row) -> list[str]:
+    """Families in the order in which ``known`` begins them, members likewise; what is not known comes last."""
+    places = {name: i for i, name in enumerate(known)}
+    first: dict[str, int] = {}
+    for name, i in places.items():
+        first.setdefault(_family(name, known), i)
+    last = len(places)
+    return sorted(
+        names, key=lambda n: (first.get(_family(n, known), last), places.get(n.removeprefix("script:"), last))
+    )
+
+
+def _starred(name: str, known: Row) -> str:
+    name = name.removeprefix("script:")
+    return f"{short(name)}{' *' if known.get(name, {}).get('split') == 'held_out' else ''}"
+
+
+def _breaks(families: Sequence[str]) -> list[int]:
+    """Where one family ends and the next begins."""
+    return [i for i in range(1, len(families)) if families[i] != families[i - 1]]
 
 
 def _number(value: float | None) -> float:
@@ -89,30 +134,43 @@ def _draw(
     *,
     rule: int = 0,
     stacked: bool = False,
+    breaks: tuple[Sequence[int], Sequence[int]] = ((), ()),
 ) -> Figure:
-    """Panels beside each other, or ``stacked`` where columns need room for names; a line sets the last rows apart."""
+    """Panels beside each other, or ``stacked`` where columns need room for names; a line sets the last ``rule`` rows apart,
+    thin ones are drawn before the rows and columns in ``breaks``. Large ``stacked`` tables are in hundredths.
+    """
+    dense = stacked and len(columns) > DENSE
     with style():
         across, down = (1, len(panels)) if stacked else (len(panels), 1)
-        width = 1.9 + across * max(2.2, (0.40 if stacked else 0.42) * len(columns))
-        height = 0.9 + down * (0.25 * len(rows) + (1.5 if stacked else 0.3))
+        column, row = (0.26, 0.19) if dense else (0.40 if stacked else 0.42, 0.25)
+        width = 1.9 + across * max(2.2, column * len(columns))
+        height = 0.9 + down * (row * len(rows) + (1.5 if stacked else 0.3))
         figure = new_figure(width, height)
         grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
         for axes, (title, values) in zip(grid, panels.items(), strict=True):
-            _panel(axes, values, shade(values))
+            _panel(axes, values, shade(values), dense)
             axes.set_title(title)
-            axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=55 if stacked else 0, fontsize=8)
+            axes.set_xticks(
+                np.arange(len(columns)) + 0.5,
+                columns,
+                rotation=(90 if dense else 55) if stacked else 0,
+                fontsize=7 if dense else 8,
+            )
             if stacked:
                 for label in axes.get_xticklabels():
-                    label.set(ha="right", rotation_mode="anchor")
+                    label.set(ha="right", va="center" if dense else "baseline", rotation_mode="anchor")
             else:
                 axes.set_xlabel(xlabel)
-            axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=8.5)
+            axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=7 if dense else 8.5)
+            for draw, places in zip((axes.axhline, axes.axvline), breaks, strict=True):
+                for place in places:
+                    draw(place, color=INK, linewidth=0.6)
             if rule:
                 axes.axhline(len(rows) - rule, color=INK, linewidth=0.8)
         return figure
 
 
-def _panel(axes: Axes, values: Floats, tint: Floats) -> None:
+def _panel(axes: Axes, values: Floats, tint: Floats, dense: bool) -> None:
     colours = np.zeros((*tint.shape, 4))
     colours[..., :3] = np.where((tint > 0)[..., None], to_rgb(ABOVE), to_rgb(BELOW))
     colours[..., 3] = 0.68 * np.abs(np.nan_to_num(tint))
@@ -120,9 +178,11 @@ def _panel(axes: Axes, values: Floats, tint: Floats) -> None:
     axes.pcolormesh(x, y, colours, edgecolors="none")
     for (row, column), value in np.ndenumerate(values):
         missing = bool(np.isnan(value))
-        text = "–" if missing else f"{value:.2f}".replace("0.", ".", 1)
+        text = "–" if missing else f"{100 * value:.0f}" if dense else f"{value:.2f}".replace("0.", ".", 1)
         colour = FAINT if missing else INK
-        axes.text(column + 0.5, row + 0.52, text, ha="center", va="center", fontsize=7.5, color=colour)
+        axes.text(
+            column + 0.5, row + 0.52, text, ha="center", va="center", fontsize=6.5 if dense else 7.5, color=colour
+        )
     axes.set(xlim=(0, values.shape[1]), ylim=(values.shape[0], 0))
     axes.tick_params(length=0)
     for spine in axes.spines.values():

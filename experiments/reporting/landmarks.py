@@ -1,21 +1,28 @@
-"""Landmarks of a tournament: where theory would settle its games, and what the best possible player would earn in them.
+"""Landmarks of a tournament: where theory would settle its games, and what the best possible player and the scripts
+would earn in them.
 
-They depend on the plan alone, not on who plays; ``summary.json`` keeps them, so that a report can be made again without
-the strategies (a plugin may be gone by then).
+They depend on the plan alone, not on how anybody plays; ``summary.json`` keeps them, so that a report can be made again
+without the strategies (a plugin may be gone by then).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 import agents
+from agents.scripted import CATALOGUE
 from bargain_env import Scenarios, Seat, settlement, theory
 from bargain_env.errors import InputError
-from experiments.match.arena import Plan
+from experiments.match import contestants
+from experiments.match.arena import Plan, run_tournament
+from experiments.match.contestants import Contestant
 from experiments.match.results import rho_text
+
+from . import ranking, summary
 
 Document = Mapping[str, Any]
 
@@ -41,6 +48,36 @@ def landmarks(plan: Plan) -> dict[str, Any]:
         "subgame_perfect": _subgame_perfect(games),
         "best_response": {"games": len(few), "rows": rows},
     }
+
+
+def absent_scripts(plan: Plan, players: Sequence[Contestant]) -> dict[str, Any]:
+    """What the scripts of the zoo that are no agents of the tournament would have earned in it: they are played here.
+
+    Returns:
+        ``games``: how many scenarios that were, the first ones; ``rows``: see `experiments.reporting.ranking.ranking`.
+    """
+    present = {player.label for player in players}
+    team = [contestants.script(name) for name in shipped() if f"{contestants.SCRIPT}{name}" not in present]
+    few = replace(plan, games=min(plan.games, GAMES))
+    if not team:
+        return {"games": few.games, "rows": []}
+    settings = {"agents": [member.label for member in team], "opponents": list(plan.opponents), "seed": plan.seed}
+    return {"games": few.games, "rows": summary.summarise(run_tournament(team, few), settings)["ranking"]}
+
+
+def shipped() -> list[str]:
+    """The scripts of the zoo that rankings hold; what a plugin has added is not among them."""
+    ours = {entry.name for entry in CATALOGUE}
+    return [name for name in agents.list_strategies(evaluable=True) if name in ours]
+
+
+def strategies(plan: Plan, players: Sequence[Contestant]) -> dict[str, dict[str, Any]]:
+    """Family, split and whether it cheats, of every strategy that a report may name, in the order of the registry."""
+    wanted = {*plan.opponents, *shipped(), *(p.label.removeprefix(contestants.SCRIPT) for p in players if p.scripted)}
+    known = agents.list_strategies()
+    names = [name for name in known if name in wanted] + sorted(wanted.difference(known))
+    known_of = {name: agents.describe(name) for name in names}
+    return {name: {k: getattr(info, k) for k in ("family", "split", "cheating")} for name, info in known_of.items()}
 
 
 def _cooperative(games: Scenarios) -> dict[str, float | None]:
@@ -93,8 +130,8 @@ def table(found: Document) -> tuple[list[str], list[list[str]]]:
 
 
 def _reached(found: Document, opponent: str, seat: str) -> Document | None:
-    """The cell with the highest mean utility; controls do not count."""
-    controls = found["settings"].get("controls", [])
+    """The cell with the highest mean utility; controls and those who know both limits do not count."""
+    controls = {*found["settings"].get("controls", []), *ranking.cheats(found)}
     cells = [c for c in found["cells"] if (c["opponent"], c["agent_seat"]) == (opponent, seat)]
     return max((c for c in cells if c["agent"] not in controls), key=lambda c: c["utility"], default=None)
 

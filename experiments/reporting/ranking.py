@@ -1,0 +1,124 @@
+"""Who earns what from both seats: named settings of a dial, and everybody ranked.
+
+Here an agent sits in either seat equally often and every impasse is charged as 0, which is how the scripts' own table is
+read: the best script is the landmark that a dial has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.match.contestants import SCRIPT
+from experiments.match.results import rho_text
+
+from .measures import Columns, Key, Row, measured, tallied
+
+CONFIGURATIONS = {"standard": (0.2, 0.8), "extreme": (0.0, 1.0), "flipped": (0.8, 0.2), "neutral": (0.5, 0.5)}
+"""Named settings of the dial: requested ρ as buyer and as seller. Low ρ is a low price, so ``standard`` bargains for
+itself from either seat and ``flipped`` against itself."""
+
+SEAT_FIGURES = ("rho_requested", "utility", "utility_deals", "agreement_rate", "rho_achieved")
+_FIGURES = (
+    "n",
+    *(f"{name}{bound}" for name in ("utility", "agreement_rate") for bound in ("", "_low", "_high")),
+    "turns",
+)
+
+
+def configurations(overall: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """`CONFIGURATIONS` that the grid holds: agent -> name -> seat -> row of ``overall``, and the mean over ``both``."""
+    at = {(row["agent"], row["agent_seat"], row["rho_requested"]): row for row in overall}
+    found: dict[str, dict[str, Row]] = {}
+    for agent in dict.fromkeys(row["agent"] for row in overall):
+        for name, (buyer, seller) in CONFIGURATIONS.items():
+            seats = {"buyer": at.get((agent, "buyer", buyer)), "seller": at.get((agent, "seller", seller))}
+            rows = {seat: _without_keys(row) for seat, row in seats.items() if row is not None}
+            if len(rows) == 2:
+                mean = {k: (rows["buyer"][k] + rows["seller"][k]) / 2 for k in ("utility", "agreement_rate")}
+                found.setdefault(agent, {})[name] = {**rows, "both": mean}
+    return found
+
+
+def _without_keys(row: Row) -> Row:
+    return {k: v for k, v in row.items() if k not in ("agent", "agent_seat")}
+
+
+def ranking(columns: Columns, overall: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
+    """Everybody's utility over all seats, opponents and scenarios, the best first; controls are left out.
+
+    An agent that takes ρ is there once for each of its `CONFIGURATIONS` that the grid holds.
+
+    Args:
+        columns: the episodes.
+        overall: their rows by agent, seat and ρ, for the figures of each seat.
+        settings: see `experiments.reporting.summary.summarise`.
+
+    Returns:
+        ``agent``; ``configuration`` (None without ρ); ``n``; ``utility`` and ``agreement_rate``, each with an interval in
+        which scenarios are resampled; ``turns``; ``seats``: of each seat `SEAT_FIGURES`.
+    """
+    keys, sums = tallied(columns, ("agent", "agent_seat", "rho_requested"), settings)
+    entries = [e for e in _entries(keys) if e[0] not in settings.get("controls", [])]
+    if not entries:
+        return []
+    at = {key: i for i, key in enumerate(keys)}
+    member = np.zeros((len(keys), len(entries)))
+    for i, (agent, _, requests) in enumerate(entries):
+        member[[at[agent, seat, rho] for seat, rho in requests.items()], i] = 1.0
+    pooled = {name: values @ member for name, values in sums.items()}
+    found = measured(pooled, int(settings.get("seed", 0)), clustered=True)
+    by_key = {(r["agent"], r["agent_seat"], r["rho_requested"]): r for r in overall}
+    rows = []
+    for i, (agent, name, requests) in enumerate(entries):
+        seats = {seat: {k: by_key[agent, seat, rho][k] for k in SEAT_FIGURES} for seat, rho in requests.items()}
+        rows.append({"agent": agent, "configuration": name, **{k: found[k][i] for k in _FIGURES}, "seats": seats})
+    return sorted(rows, key=lambda row: -row["utility"])
+
+
+def _entries(keys: Sequence[Key]) -> Iterator[tuple[str, str | None, dict[str, float | None]]]:
+    """``(agent, configuration, ρ by seat)`` of everybody who played all seats that were played."""
+    seats = [seat for seat in ("buyer", "seller") if any(s == seat for _, s, _ in keys)]
+    known = set(keys)
+    for agent in dict.fromkeys(agent for agent, _, _ in keys):
+        for name, (buyer, seller) in ((None, (None, None)), *CONFIGURATIONS.items()):
+            requests = {seat: {"buyer": buyer, "seller": seller}[seat] for seat in seats}
+            if all((agent, seat, rho) in known for seat, rho in requests.items()):
+                yield agent, name, requests
+
+
+def standings(found: Mapping[str, Any]) -> list[Row]:
+    """The ranking of a summary with the landmark scripts among it, without who cheats; ``rank``, ``family`` and ``split``
+    are added.
+
+    Agents that are no scripts of the zoo have no family and no split. Summaries of earlier versions have no rows.
+    """
+    rows = [*found.get("ranking", []), *found.get("landmarks", {}).get("scripts", {}).get("rows", [])]
+    cheating = cheats(found)
+    ranked = sorted((row for row in rows if row["agent"] not in cheating), key=lambda row: -row["utility"])
+    known = found.get("strategies", {})
+    unknown = {"family": None, "split": None}
+    return [
+        {"rank": i, **row, **known.get(row["agent"].removeprefix(SCRIPT), unknown)} for i, row in enumerate(ranked, 1)
+    ]
+
+
+def cheats(found: Mapping[str, Any]) -> set[str]:
+    """Agents of a summary that are told the other seat's limit."""
+    return {f"{SCRIPT}{name}" for name, info in found.get("strategies", {}).items() if info["cheating"]}
+
+
+def is_script(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a script's."""
+    return str(row["agent"]).startswith(SCRIPT)
+
+
+def title(row: Mapping[str, Any]) -> str:
+    """How a table names a row: a script by its name, a dial with the ρ that it was set to in each seat."""
+    name = str(row["agent"]).removeprefix(SCRIPT)
+    if row["configuration"] is None:
+        return name
+    rho = " / ".join(rho_text(seat["rho_requested"]) for seat in row["seats"].values())
+    return f"{name}, {row['configuration']} (ρ {rho})"
