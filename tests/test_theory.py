@@ -324,8 +324,10 @@ def test_the_default_grid_is_exact_to_the_tick(seat):
             sharp = theory.best_response(opponent, games, seat, uses_history=False)
             exact = theory.best_response(opponent, games, seat, every, uses_history=False)
             assert sharp.values.tolist() == exact.values.tolist(), name
+    opponent = agents.make("linear_standard")
+    exact = theory.best_response(opponent, games, seat, every, uses_history=False)
     dull = theory.best_response(opponent, games, seat, grid.between_limits(games, seat)[:, ::8], uses_history=False)
-    assert (dull.values < exact.values).any()
+    assert (dull.values < exact.values).any(), "a coarse grid is worse"
 
 
 def test_published_strategies_give_what_their_formula_says():
