@@ -162,7 +162,7 @@ def listing(settings: Listing) -> list[str]:
     if not names:
         raise InputError("no strategy is in that family and that split; drop --family or --split")
     if settings.json:
-        print(json.dumps([known_of(agents.describe(name)) for name in names]))
+        print(json.dumps([known_of(agents.describe(name)) for name in names], default=repr))  # plugins hold anything
         return names
     rows = []
     for name in names:
