@@ -8,26 +8,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.error import InvalidAction, ResetNeeded
 from pettingzoo import AECEnv
 from pettingzoo.utils.env_logger import EnvLogger
 
 from . import actions
-from .core import Scenario, Seat
-from .observation import SIZE
-from .render import RENDER_MODES, check_render_mode
-from .session import NO_REWARD, Observation, Session
-from .settings import GameSettings
+from .face import AGENTS, TwoSeats
+from .render import RENDER_MODES
+from .session import NO_REWARD, Observation
 
-AGENTS = {"buyer_0": Seat.BUYER, "seller_0": Seat.SELLER}
 _NAMES = tuple(AGENTS)
 _OTHER = {"buyer_0": "seller_0", "seller_0": "buyer_0"}
 ILLEGAL_REWARD = -1.0
 _KEPT = ("agents", "agent_selection", "rewards", "_cumulative_rewards", "terminations", "truncations", "_infos")
 
 
-class BargainAEC(AECEnv[str, Observation, Any]):
+class BargainAEC(TwoSeats, AECEnv[str, Observation, Any]):
     """A buyer and a seller haggle over one price.
 
     ## Description
@@ -107,21 +103,7 @@ class BargainAEC(AECEnv[str, Observation, Any]):
     }
 
     def __init__(self, render_mode: str | None = None, **game: Any) -> None:
-        super().__init__()
-        self.render_mode = check_render_mode(render_mode)
-        self.session = Session(GameSettings.of(game))
-        self.possible_agents = list(AGENTS)
-        self.action_spaces = {a: self.session.settings.action_space() for a in AGENTS}
-        self.observation_spaces = {a: self.session.settings.observation_space() for a in AGENTS}
-        self.state_space = spaces.Box(-1.0, 1.0, (SIZE + 1,), dtype=np.float32)
-
-    def observation_space(self, agent: str) -> spaces.Space:
-        """The same object on every call."""
-        return self.observation_spaces[agent]
-
-    def action_space(self, agent: str) -> spaces.Space:
-        """The same object on every call."""
-        return self.action_spaces[agent]
+        super().__init__(render_mode, game, waiting_mask="zeros")
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Start the next game; see Configurations in the class documentation."""
@@ -205,26 +187,6 @@ class BargainAEC(AECEnv[str, Observation, Any]):
     def observe(self, agent: str) -> Observation:
         """What ``agent`` sees now, whether or not it is to move."""
         return self.session.observation(AGENTS[agent])
-
-    def state(self) -> np.ndarray:
-        """``[23]`` what the buyer sees, and the seller's reservation on the same scale."""
-        return self.session.global_state()
-
-    def render(self) -> str | np.ndarray | None:
-        """The game so far: text with ``ansi``, printed with ``human``, ``[H, W, 3]`` uint8 with ``rgb_array``."""
-        return self.session.render(self.render_mode)
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    @property
-    def scenario(self) -> Scenario:
-        """The current game, with both reservations: for analysis, not for a player."""
-        return self.session.game()
-
-    def clone(self) -> BargainAEC:
-        """An independent copy of the environment, in the middle of the same game."""
-        return copy.deepcopy(self)
 
     def get_state(self) -> dict[str, Any]:
         """The position, for `set_state`; plain values that can be pickled."""

@@ -10,7 +10,7 @@ import numpy as np
 from . import rng
 from .core import Seat
 from .errors import InputError
-from .policy import Moves, Policy, SeatGames, SeatView, act_on_any_turns
+from .policy import Moves, Policy, SeatGames, SeatView, act_in_parts, act_on_any_turns
 from .rng import Stream
 from .scenarios import Preset
 
@@ -71,15 +71,7 @@ class Mixture:
 
     def act(self, view: SeatView) -> Moves:
         """Ask each policy for the rows of its games."""
-        accept, price = np.zeros(len(view), dtype=bool), np.full(len(view), np.nan)
-        drawn = self.drawn(view.games)
-        for k, policy in enumerate(self._policies):
-            at = np.flatnonzero(drawn == k)
-            if len(at):
-                part = view.take(at)
-                moves = act_on_any_turns(policy, part) if isinstance(view.turn, np.ndarray) else policy.act(part)
-                accept[at], price[at] = moves.accept, moves.price
-        return Moves(accept, price)
+        return act_in_parts(self.drawn(view.games), lambda k, at: act_on_any_turns(self._policies[k], view.take(at)))
 
 
 _by_name: list[Callable[[Preset, str], Policy]] = []

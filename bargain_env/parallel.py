@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import secrets
 from typing import Any
 
-import numpy as np
-from gymnasium import spaces
 from gymnasium.error import InvalidAction
 from pettingzoo import ParallelEnv
 
-from .aec import AGENTS
-from .core import Scenario
-from .observation import SIZE
-from .render import RENDER_MODES, check_render_mode
-from .session import Observation, Session
-from .settings import GameSettings
+from .face import AGENTS, TwoSeats
+from .render import RENDER_MODES
+from .session import Observation
 
 
-class BargainParallel(ParallelEnv[str, Observation, Any]):
+class BargainParallel(TwoSeats, ParallelEnv[str, Observation, Any]):
     """`BargainAEC` for learners that act for every seat on every step.
 
     Rules, actions, observations, rewards and configurations are those of `BargainAEC`. On each step only the action of the
@@ -40,21 +34,8 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
     }
 
     def __init__(self, render_mode: str | None = None, **game: Any) -> None:
-        self.render_mode = check_render_mode(render_mode)
-        self.session = Session(GameSettings.of(game), waiting_mask="one-hot")
-        self.possible_agents = list(AGENTS)
+        super().__init__(render_mode, game, waiting_mask="one-hot")
         self.agents: list[str] = []
-        self.action_spaces = {a: self.session.settings.action_space() for a in AGENTS}
-        self.observation_spaces = {a: self.session.settings.observation_space() for a in AGENTS}
-        self.state_space = spaces.Box(-1.0, 1.0, (SIZE + 1,), dtype=np.float32)
-
-    def observation_space(self, agent: str) -> spaces.Space:
-        """The same object on every call."""
-        return self.observation_spaces[agent]
-
-    def action_space(self, agent: str) -> spaces.Space:
-        """The same object on every call."""
-        return self.action_spaces[agent]
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -97,26 +78,6 @@ class BargainParallel(ParallelEnv[str, Observation, Any]):
             {agent: session.observation(seat) for agent, seat in AGENTS.items()},
             {agent: {**session.info(seat), "active_agent": seat is mover} for agent, seat in AGENTS.items()},
         )
-
-    def state(self) -> np.ndarray:
-        """``[23]`` what the buyer sees, and the seller's reservation on the same scale."""
-        return self.session.global_state()
-
-    def render(self) -> str | np.ndarray | None:
-        """The game so far: text with ``ansi``, printed with ``human``, ``[H, W, 3]`` uint8 with ``rgb_array``."""
-        return self.session.render(self.render_mode)
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-    @property
-    def scenario(self) -> Scenario:
-        """The current game, with both reservations: for analysis, not for a player."""
-        return self.session.game()
-
-    def clone(self) -> BargainParallel:
-        """An independent copy of the environment, in the middle of the same game."""
-        return copy.deepcopy(self)
 
     def get_state(self) -> dict[str, Any]:
         """The position, for `set_state`; plain values that can be pickled."""

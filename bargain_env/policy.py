@@ -152,12 +152,11 @@ class SeatView:
             prices=lambda: self.prices[at],
         )
 
-    def on_turn(self, turn: int) -> tuple[Rows, SeatView]:
-        """The rows of a view with mixed turns that are on ``turn``, and the view of them alone."""
-        at = np.flatnonzero(self.turn == turn)
+    def on_turn(self, turn: int, at: Rows) -> SeatView:
+        """Of a view with mixed turns, the rows ``at`` alone, which are all on ``turn``."""
         part = self.take(at)
         past = part.prices.shape[1]
-        return at, SeatView(part.rows, part.games, turn, part.standing, part.prices[:, past - (turn - 1) :])
+        return SeatView(part.rows, part.games, turn, part.standing, part.prices[:, past - (turn - 1) :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,17 +205,27 @@ class Policy(Protocol):
         """Move in the games of ``view``."""
 
 
-def act_on_any_turns(policy: Policy, view: SeatView) -> Moves:
-    """The moves of a memoryless ``policy`` in a view with mixed turns: asked turn by turn unless it takes such views."""
-    if getattr(policy, "mixed_turns", False):
-        return policy.act(view)
-    accept, price = np.zeros(len(view), dtype=bool), np.full(len(view), np.nan)
-    guarded = np.zeros(len(view), dtype=bool)
-    for turn in np.unique(view.turn).tolist():
-        at, part = view.on_turn(turn)
-        moves = policy.act(part)
+def act_in_parts(owner: NDArray[np.integer], act: Callable[[int, Rows], Moves]) -> Moves:
+    """The moves of a view whose rows belong to different owners.
+
+    Args:
+        owner: ``[b]`` whose each row is.
+        act: ``(owner, rows) -> moves`` of its rows, which are ascending indices into the view.
+    """
+    accept, price = np.zeros(len(owner), dtype=bool), np.full(len(owner), np.nan)
+    guarded = np.zeros(len(owner), dtype=bool)
+    order = np.argsort(owner, kind="stable")  # one sort for all, not one search for each
+    for at in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1) if len(owner) else ():
+        moves = act(int(owner[at[0]]), at)
         accept[at], price[at], guarded[at] = moves.accept, moves.price, moves.guarded
     return Moves(accept, price, guarded)
+
+
+def act_on_any_turns(policy: Policy, view: SeatView) -> Moves:
+    """The moves of a memoryless ``policy`` in a view with mixed turns: asked turn by turn unless it takes such views."""
+    if isinstance(view.turn, int) or getattr(policy, "mixed_turns", False):
+        return policy.act(view)
+    return act_in_parts(view.turn, lambda turn, at: policy.act(view.on_turn(turn, at)))
 
 
 class RoutedPolicy:
@@ -231,7 +240,7 @@ class RoutedPolicy:
     def __init__(self, policies: list[Policy], assignment: NDArray[np.integer], name: str = "routed") -> None:
         self.name = name
         self._policies = policies
-        self._assignment = np.asarray(assignment)
+        self._assignment = np.asarray(assignment).astype(np.min_scalar_type(len(policies)))  # short keys sort fast
         self._position = np.zeros(len(self._assignment), dtype=np.intp)
 
     def reset(self, games: SeatGames) -> None:
@@ -249,12 +258,7 @@ class RoutedPolicy:
 
     def act(self, view: SeatView) -> Moves:
         """Ask each player for the moves of its rows."""
-        accept, price = np.zeros(len(view), dtype=bool), np.full(len(view), np.nan)
-        guarded = np.zeros(len(view), dtype=bool)
-        owner = self._assignment[view.rows]
-        for k in np.unique(owner):
-            at = np.flatnonzero(owner == k)
-            part = view.take(at, rows=self._position[view.rows[at]])
-            moves = self._policies[k].act(part)
-            accept[at], price[at], guarded[at] = moves.accept, moves.price, moves.guarded
-        return Moves(accept, price, guarded)
+        position = self._position[view.rows]
+        return act_in_parts(
+            self._assignment[view.rows], lambda k, at: self._policies[k].act(view.take(at, rows=position[at]))
+        )

@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from .batch import BatchState
-from .core import Move, Scenario, Seat
+from .core import Move, Seat
+from .face import Face
 from .opponents import Opponent, opponent_of
 from .play import view_of
 from .policy import SeatGames
@@ -22,7 +23,7 @@ from .settings import GameSettings, seat_of
 SeatOrName = str | Seat
 
 
-class BargainEnv(gymnasium.Env[Observation, Any]):
+class BargainEnv(Face, gymnasium.Env[Observation, Any]):
     """Haggle over one price with a fixed opponent.
 
     ## Description
@@ -121,19 +122,6 @@ class BargainEnv(gymnasium.Env[Observation, Any]):
         if self.session.settings.action_mode == "box":
             return np.ones(1, dtype=bool)
         return self.session.mask(self.seat).astype(bool)
-
-    def render(self) -> str | np.ndarray | None:
-        """The game so far: text with ``ansi``, printed with ``human``, ``[H, W, 3]`` uint8 with ``rgb_array``."""
-        return self.session.render(self.render_mode)
-
-    @property
-    def scenario(self) -> Scenario:
-        """The current game, with both reservations: for analysis, not for a player."""
-        return self.session.game()
-
-    def clone(self) -> BargainEnv:
-        """An independent copy of the environment, in the middle of the same game."""
-        return copy.deepcopy(self)
 
     def get_state(self) -> dict[str, Any]:
         """The position, for `set_state`; holds a copy of the opponent unless that keeps no memory."""

@@ -209,9 +209,8 @@ class BargainVectorEnv(VectorEnv[Observation, Any, np.ndarray]):
         if self._masked:
             if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
                 raise InvalidAction(f"give {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}")
-            outside = (
-                actions.astype(np.int64, copy=False).view(np.uint64) > self.settings.n_prices
-            )  # negative ones are huge
+            # Seen as unsigned, negative ones are huge: one comparison finds both kinds.
+            outside = actions.astype(np.int64, copy=False).view(np.uint64) > self.settings.n_prices
             if outside.any():
                 bad = outside.nonzero()[0][0]
                 raise InvalidAction(f"action {actions[bad]} of game {bad} is not in {self.single_action_space}")

@@ -47,16 +47,6 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return pearson(ranks(x), ranks(y))
 
 
-def linear_fit(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
-    """Least squares ``(slope, intercept)`` of y on x; NaN where x is constant."""
-    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if len(a) < 2 or np.ptp(a) == 0:
-        return math.nan, math.nan
-    centred = a - a.mean()
-    slope = float(centred @ (b - b.mean()) / (centred @ centred))
-    return slope, float(b.mean() - slope * a.mean())
-
-
 def wilson_interval(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Interval of a rate: (p + z²/2n ± z√(p(1-p)/n + z²/4n²)) / (1 + z²/n), Wilson 1927; NaN without trials."""
     if n == 0:
