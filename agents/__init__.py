@@ -10,7 +10,7 @@ from bargain_env.opponents import understand_names
 from . import omniscient, scripted  # noqa: F401  (they register their strategies)
 from .learned import LearnedPolicy
 from .ranges import Range
-from .registry import StrategyInfo, describe, list_strategies, make, make_for, register
+from .registry import StrategyInfo, describe, is_held_out, list_strategies, make, make_for, register
 from .sampling import sample_strategies
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Range",
     "StrategyInfo",
     "describe",
+    "is_held_out",
     "list_strategies",
     "make",
     "make_for",

@@ -22,7 +22,8 @@ from bargain_env.theory.grid import TIE, rounded
 from bargain_env.theory.known_games import KnownGames
 
 from .ranges import Range
-from .registry import StrategyInfo, describe, make, register, register_form
+from .registry import StrategyInfo, assumes_width, describe, make, register, register_form
+from .scripted.checks import require_between
 
 LIMITS = ("buyer_max", "seller_min")
 """The columns that are not public, by seat."""
@@ -89,8 +90,7 @@ class ZopaSplit(Omniscient):
 
     def __init__(self, share: float = 0.5, knows: Preset | Scenarios | None = None) -> None:
         super().__init__(knows)
-        if not 0 <= share <= 1:
-            raise InputError(f"share {share} must lie in [0, 1]")
+        require_between("share", share, 0.0, 1.0)
         self.share = share
 
     def act(self, view: SeatView) -> Moves:
@@ -144,8 +144,9 @@ class BestResponder:
         self, opponent: str, knows: Preset | Scenarios | None = None, assumed_zopa_width: float | None = None
     ) -> None:
         self._eyes = ZopaSplit(knows=knows)
-        self.opponent = make(opponent, assumed_zopa_width=assumed_zopa_width)
-        self._uses_history = describe(opponent).uses_history
+        info = describe(opponent)
+        self.opponent = make(opponent, **({"assumed_zopa_width": assumed_zopa_width} if assumes_width(info) else {}))
+        self._uses_history = info.uses_history
         self._plan: theory.BestResponsePolicy | None = None
 
     def reset(self, games: SeatGames) -> None:
@@ -163,7 +164,10 @@ class BestResponder:
 
 
 def _best_response(name: str) -> StrategyInfo:
-    rival = describe(name.removeprefix(BEST_RESPONSE)).name
+    info = describe(name.removeprefix(BEST_RESPONSE))
+    if info.cheating:
+        raise InputError(f"{name}: {info.name} is told both limits itself; name a strategy that is not")
+    rival = info.name
     return StrategyInfo(name, partial(BestResponder, rival), **_INFO, description=f"what earns most against {rival}")
 
 

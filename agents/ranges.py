@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,10 @@ class Range:
         if self.log:
             return self.low * (self.high / self.low) ** share
         return self.low + share * (self.high - self.low)
+
+    def holds(self, value: object) -> bool:
+        """Whether ``value`` could have been drawn."""
+        if not isinstance(value, Real) or isinstance(value, bool):
+            return False
+        number = float(value)
+        return self.low <= number <= self.high and (not self.whole or number.is_integer())

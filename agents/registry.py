@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from bargain_env import Policy, Preset
@@ -16,11 +17,15 @@ from .ranges import Range
 
 LEARNED = "learned:"
 """``learned:PATH`` is a strategy too, which nobody registers by name: the `LearnedPolicy` of that file."""
+TRAIN, HELD_OUT = "train", "held_out"
+SPLITS = (TRAIN, HELD_OUT)
+NO_FAMILY = "custom"
+"""The family of strategies that are registered without one; they need have nothing in common."""
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyInfo:
-    """What is known of a registered strategy.
+    """What is known of a registered strategy; not to be changed, nor are its mappings.
 
     Attributes:
         name: what command lines call it.
@@ -41,22 +46,39 @@ class StrategyInfo:
     factory: Callable[..., Policy]
     family: str
     description: str = ""
-    defaults: dict[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     stochastic: bool = False
     uses_history: bool = False
     evaluable: bool = True
-    split: str = "train"
+    split: str = TRAIN
     ranges: Mapping[str, Range] = field(default_factory=dict)
     cheating: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("defaults", "ranges"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Read-only views can neither be copied nor pickled; what they show can."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return StrategyInfo, tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
+
+    @property
+    def may_train(self) -> bool:
+        """Whether its games may be training data."""
+        return self.split == TRAIN and not self.cheating
 
 
 _REGISTRY: dict[str, StrategyInfo] = {}
 _FORMS: dict[str, Callable[[str], StrategyInfo]] = {}
 
 
-def register(name: str, factory: Callable[..., Policy], *, family: str = "custom", **info: Any) -> StrategyInfo:
+def register(name: str, factory: Callable[..., Policy], *, family: str = NO_FAMILY, **info: Any) -> StrategyInfo:
     """Add a strategy, so that it plays in every command.
+
+    What has been held out stays held out: a family none of whose members may train takes none that may, and neither does a
+    factory, under whatever family.
 
     Args:
         name: must not be taken.
@@ -65,12 +87,38 @@ def register(name: str, factory: Callable[..., Policy], *, family: str = "custom
         **info: the remaining fields of `StrategyInfo`.
 
     Raises:
-        InputError: the name is taken.
+        InputError: the name is taken, the split is none, or the strategy would train though it is held out.
     """
     if name in _REGISTRY:
         raise InputError(f"strategy {name!r} is already registered; choose another name")
-    _REGISTRY[name] = StrategyInfo(name=name, factory=factory, family=family, **info)
-    return _REGISTRY[name]
+    added = StrategyInfo(name=name, factory=factory, family=family, **info)
+    if added.split not in SPLITS:
+        raise InputError(f"strategy {name!r}: split {added.split!r} must be one of {', '.join(SPLITS)}")
+    if added.may_train:
+        _refuse_held_out(added)
+    _REGISTRY[name] = added
+    return added
+
+
+def _refuse_held_out(added: StrategyInfo) -> None:
+    kin = [info for info in _REGISTRY.values() if info.family == added.family != NO_FAMILY]
+    if kin and not any(info.may_train for info in kin):
+        raise InputError(
+            f"strategy {added.name!r}: family {added.family!r} is held out of training data; register it with "
+            'split="held_out", or in a family of its own'
+        )
+    twins = [info for info in _REGISTRY.values() if _innermost(info.factory) == _innermost(added.factory)]
+    if twins and not any(info.may_train for info in twins):
+        raise InputError(
+            f"strategy {added.name!r} is built as {twins[0].name!r} of the family {twins[0].family!r}, which is held out of "
+            'training data; register it with split="held_out"'
+        )
+
+
+def _innermost(factory: Callable[..., Policy]) -> Callable[..., Policy]:
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory
 
 
 def register_form(prefix: str, described: Callable[[str], StrategyInfo]) -> None:
@@ -105,10 +153,14 @@ def make_for(preset: Preset, name: str, **params: Any) -> Policy:
         InputError: as `make`.
     """
     info = describe(name)
-    accepted = inspect.signature(info.factory).parameters.values()
-    takes = any(p.name == "assumed_zopa_width" or p.kind is p.VAR_KEYWORD for p in accepted)
-    told: dict[str, Any] = {"assumed_zopa_width": preset.known_width} if takes else {}
+    told: dict[str, Any] = {"assumed_zopa_width": preset.known_width} if assumes_width(info) else {}
     return make(name, **told, **({"knows": preset} if info.cheating else {}), **params)
+
+
+def assumes_width(info: StrategyInfo) -> bool:
+    """Whether the strategy can be told the width of the ZOPA."""
+    accepted = inspect.signature(info.factory).parameters.values()
+    return any(p.name == "assumed_zopa_width" or p.kind is p.VAR_KEYWORD for p in accepted)
 
 
 def describe(name: str) -> StrategyInfo:
@@ -123,6 +175,21 @@ def describe(name: str) -> StrategyInfo:
     if name not in _REGISTRY:
         raise unknown("strategy", name, _REGISTRY)
     return _REGISTRY[name]
+
+
+def is_held_out(label: str) -> bool:
+    """Whether ``label``, the name of a player in a log, is that of a strategy which never trains.
+
+    A member that `sample_strategies` drew, ``NAME(parameters)``, is what its strategy or family is; a label that nobody here
+    knows is not held out.
+    """
+    if any(label.startswith(prefix) for prefix in _FORMS):
+        return not label.startswith(LEARNED)  # the other forms cheat, whatever they are formed of
+    name, drawn, _ = label.partition("(")
+    if name in _REGISTRY:
+        return not _REGISTRY[name].may_train
+    family = [info for info in _REGISTRY.values() if drawn and info.family == name]
+    return bool(family) and not any(info.may_train for info in family)
 
 
 def _learned(name: str) -> StrategyInfo:

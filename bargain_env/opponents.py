@@ -85,7 +85,9 @@ def understand_names(make_for: Callable[[Preset, str], Policy]) -> None:
 def opponent_of(given: Opponent, preset: Preset) -> Policy:
     """``given`` as a policy: None is `Linear`, a list a `Mixture`, a name whatever `agents` registers under it.
 
-    A strategy given by name is told the ZOPA width where ``preset`` makes it common knowledge.
+    A strategy given by name is told the ZOPA width where ``preset`` makes it common knowledge. Any name is understood, those
+    held out of training data too, since evaluating is as good a reason to name one as learning: whoever learns here and
+    means to compare on the held-out strategies names only such as ``agents.list_strategies(split="train")`` has.
 
     Raises:
         InputError: it is none of these, or a name is not known.

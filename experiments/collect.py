@@ -123,7 +123,7 @@ def _check(settings: Settings) -> list[str]:
         names = agents.list_strategies(split="train")
     else:
         names = list(dict.fromkeys(n.strip() for n in settings.strategies.split(",") if n.strip()))
-    held_out = [n for n in names if agents.describe(n).split == "held_out"]
+    held_out = [n for n in names if not agents.describe(n).may_train]
     if held_out:
         raise InputError(f"strategies {', '.join(held_out)} are held out of training data; drop them from --strategies")
     if not names:

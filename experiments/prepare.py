@@ -5,7 +5,7 @@
 INPUT is a JSONL log, a Parquet table of steps, or a folder that holds one (a table is preferred to a log). Writes
 ``steps.parquet``, ``episodes.parquet``, ``problems.json`` and ``manifest.json``, all or none. Labels (ρ, success,
 history) are always computed from the moves; what the input claims is compared with them. A deal where there is no ZOPA
-has no ρ and is dropped.
+has no ρ and is dropped, as is whatever a strategy played that is held out of training data.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import replacing, sha256
 from experiments import cli
 from experiments.corpus import records, splits
+from experiments.corpus.checks import HELD_OUT
 from experiments.corpus.parquet_stream import ParquetStream
 from experiments.corpus.reading import read_corpus
 from experiments.corpus.repair import Problem, sound_rows
@@ -74,7 +75,9 @@ def run(settings: Settings) -> dict[str, Any]:
     console.out(f"read {found['steps']:,} steps under {found['trajectories']:,} ids from {_listed(corpus.files)}")
     rows, problems = sound_rows(corpus, settings.repair)
     if settings.strict and problems:
-        raise InputError(f"{settings.input}: {_summary(problems)}; nothing written; run with --repair to mend them")
+        kinds = {p.kind for p in problems}
+        way_out = "with --repair to mend them" if kinds != {HELD_OUT} else "without --strict to drop them"
+        raise InputError(f"{settings.input}: {_summary(problems)}; nothing written; run {way_out}")
     if not len(rows):
         raise InputError(f"{settings.input}: no sound episode is left: {_summary(problems)}; collect again")
     share = {"eval_share": settings.eval_share, "test_share": settings.test_share}

@@ -31,10 +31,12 @@ from rich.table import Table
 
 import agents
 from agents import StrategyInfo
+from agents.registry import assumes_width
 from agents.scripted import Composed
 from bargain_env import PRESETS, Policy, Scenario, Seat
 from bargain_env.errors import InputError, unknown
 from experiments import cli, tournament
+from experiments.match import results
 from experiments.match.alone import Alone, alone, build, check_turns
 from experiments.plugins import load_plugin
 from experiments.reporting import zoo
@@ -93,7 +95,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Play every strategy against every strategy and write the zoo's table and heatmaps."""
+    """Play every strategy against every strategy and write the zoo's tables and heatmaps."""
 
     scenarios: str = "paper,hidden,no_deal"
     """Comma list of presets."""
@@ -106,7 +108,7 @@ class Matrix:
     out: Path = Path("runs/zoo")
     """Folder for the tournaments, one folder a preset."""
     docs: Path | None = None
-    """Folder for zoo.md and its pictures; that of --out if not given."""
+    """Folder for zoo.md, its pictures and its tables; that of --out if not given."""
     plugin: Path | None = None
     """Python file that calls agents.register, run first."""
     quiet: bool = False
@@ -187,7 +189,8 @@ _HEADS = ("name", "family", "split", "stochastic", "history", "ranked", "source"
 def known_of(info: StrategyInfo) -> dict[str, Any]:
     """All that the registry knows of a strategy, but for the object that builds it."""
     known = {f.name: getattr(info, f.name) for f in dataclasses.fields(info) if f.name != "factory"}
-    return known | {"ranges": {name: dataclasses.asdict(span) for name, span in info.ranges.items()}}
+    ranges = {name: dataclasses.asdict(span) for name, span in info.ranges.items()}
+    return known | {"defaults": dict(info.defaults), "ranges": ranges}
 
 
 # ── show ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,6 +214,8 @@ def show(settings: Show) -> Alone:
         game = Scenario(starter=Seat[settings.starter.upper()], **{name: getattr(settings, name) for name in names})
     except ValueError as error:
         raise InputError(f"--{error}") from error
+    if settings.assumed_width is not None and not assumes_width(info):
+        raise InputError(f"--assumed-width {settings.assumed_width:g}: {info.name} assumes no width; drop the option")
     policy = build(settings.name, game, settings.assumed_width)
     found = alone(policy, game, Seat[settings.seat.upper()], settings.assumed_width)
     if settings.json:
@@ -248,6 +253,11 @@ def _describe(console: Console, info: StrategyInfo, policy: Policy) -> None:
 
 def _draw(console: Console, settings: Show, info: StrategyInfo, game: Alone) -> None:
     console.print(escape(_setting(settings, info)) + "\n", soft_wrap=True)
+    if not game.turns:
+        console.print(
+            f"It never moved: the game ends before its turn comes (--max-turns {settings.max_turns}).", soft_wrap=True
+        )
+        return
     made = [(turn.turn, turn.price) for turn in game.turns if turn.price is not None]
     levels = {"its limit": game.limit, "its selfish start": game.start}
     ascii_only = not (console.encoding or "").lower().startswith("utf")
@@ -286,7 +296,9 @@ def rule(info: StrategyInfo) -> str:
 
 def parameters(info: StrategyInfo) -> str:
     """The parameters that make it this member of its family, and where others of the family are drawn from."""
-    spans = {name: f" (drawn from {span.low:g} to {span.high:g})" for name, span in info.ranges.items()}
+    variant = not info.may_train and agents.list_strategies(family=info.family, split="train")
+    text = " (the family draws from {} to {} when it trains)" if variant else " (drawn from {} to {})"
+    spans = {name: text.format(f"{span.low:g}", f"{span.high:g}") for name, span in info.ranges.items()}
     return ", ".join(f"{name} {value}{spans.get(name, '')}" for name, value in info.defaults.items())
 
 
@@ -315,7 +327,8 @@ def matrix(settings: Matrix) -> list[Path]:
         tournament.prepare(plan)
     folder = cli.output_folder(settings.docs or settings.out)
     found = {preset: tournament.run(plan) for preset, plan in plans.items()}
-    paths = zoo.write(found, _command(settings, presets), folder)
+    episodes = {preset: results.read(plan.out) for preset, plan in plans.items()}
+    paths = zoo.write(found, episodes, _command(settings, presets), folder)
     if settings.json:
         best = {preset: document["ranking"][0]["agent"] for preset, document in found.items()}
         print(json.dumps({"best": best, "files": [str(path) for path in paths]}))

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from zoo import Erratic, make, position, same
+from zoo import Erratic, Stuck, make, offers, one, position, same
 
 import agents
 import bargain_env as be
+from agents.scripted import CATALOGUE
 from agents.scripted.acceptance import (
     AcAsp,
     AcBest,
@@ -118,6 +119,51 @@ def test_aspiration_is_next_for_a_tactic_that_offers_its_target(tactic, width):
     assert not same(played(tactic, AcNext()), played(tactic, AcNext(1.1))), "and so does alpha"
 
 
+MEMBERS = [entry.name for entry in CATALOGUE if entry.name != "random_zopa"]  # its acceptance is a chance
+
+
+def refusals(result, seat):
+    """Of every turn on which ``seat`` refused an offer that was no loss: what stood, and what it offered instead."""
+    games, sign = result.scenarios, 1 if seat == Seat.BUYER else -1
+    limit = (games.buyer_max, games.seller_min)[seat]
+    mine = result.sides()[:, 1:] == seat
+    stood, made = result.prices[:, :-1], result.prices[:, 1:]
+    rows, turns = np.nonzero(mine & ~np.isnan(stood) & ~np.isnan(made) & (sign * (stood - limit[:, None]) <= 0))
+    return sign * stood[rows, turns], sign * made[rows, turns]
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("seat", list(Seat))
+def test_next_never_refuses_what_it_then_offers(name, seat):
+    games = be.sample("paper", 60, seed=3, tick=50.0)
+    offering, usual = make(name).offering, make(name).acceptance
+    conditions = [AcNext(), ac_combi(0.6, AcMean())] + ([usual] if name == "combi_max_window" else [])
+    for width in (500.0, 333.0, None):
+        for condition in conditions:
+            player = Composed(offering=offering, acceptance=condition, assumed_zopa_width=width)
+            for rival in (make("boulware_firm", 500.0), make("micro_coarse", 500.0), Erratic()):
+                result = be.play(games, *((player, rival) if seat == Seat.BUYER else (rival, player)))
+                refused, offered = refusals(result, seat)
+                assert (offered < refused).all(), "less is better, for either seat in its own sign"
+
+
+def test_next_counts_the_offer_as_it_is_made():
+    """The tactic means 640; on a grid of 50 that is an offer of 650, so 650 must do."""
+    game, tactic = one(tick=50.0, max_turns=6), Polynomial(beta=0.3)
+    results = {
+        condition: be.play(
+            game, Composed(offering=tactic, acceptance=condition, assumed_zopa_width=500.0), Stuck(650.0)
+        )
+        for condition in (AcNext(), AcAsp())
+    }
+    assert offers(results[AcAsp()], Seat.BUYER) == [400.0, 400.0, 650.0], (
+        "negative control: published, refuses and offers"
+    )
+    assert not results[AcAsp()].agreement[0]
+    assert offers(results[AcNext()], Seat.BUYER) == [400.0, 400.0]
+    assert (results[AcNext()].price[0], results[AcNext()].turns[0]) == (650.0, 5)
+
+
 def test_time_alone_takes_anything_at_the_end():
     frame = position(20)
     anything = frame.accepts(AcTime(1.0).worst(frame, Proposal(frame.zero, frame.zero)))
@@ -165,7 +211,25 @@ def test_what_stands_is_in_the_window_after_a_wasted_turn_too(condition):
         np.testing.assert_allclose(worst, frame.received[since])
 
 
-@pytest.mark.parametrize("condition", [AcNext, AcPrev])
-def test_mistakes_are_named(condition):
-    with pytest.raises(InputError, match="alpha 0"):
-        condition(alpha=0.0)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: AcNext(alpha=0.0), "alpha 0.0 must be a positive number"),
+        (lambda: AcPrev(alpha=-1.0), "alpha -1.0"),
+        (lambda: AcNext(beta=float("nan")), "beta nan must be a finite number"),
+        (lambda: ac_gap(float("inf")), "beta inf"),
+        (lambda: AcConst(float("nan")), "least nan must be a finite number"),
+        (lambda: AcConst("half"), "least 'half'"),
+        (lambda: AcTime(1.5), "since 1.5 must be a number from 0 to 1"),
+        (lambda: ac_combi(float("nan"), AcBest()), "since nan"),
+        (lambda: AcChance(-0.1), "chance -0.1 must be a number from 0 to 1"),
+        (lambda: agents.make("combi_max_window", since=2), "since 2 must be a number from 0 to 1"),
+        (lambda: agents.make("random_zopa", acceptance=1.2), "acceptance 1.2 must be a number from 0 to 1"),
+        (lambda: agents.make("boulware_hard", acceptance=0.5), "acceptance 0.5 must be an acceptance condition"),
+        (lambda: agents.make("boulware_hard", acceptance=AcNext), "must be an acceptance condition"),
+        (lambda: Composed(offering=AcNext()), "must be an offering tactic"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

@@ -1,5 +1,6 @@
 """`experiments.collect` and the log: labels by hand, the same bytes however the games are cut up, refusals."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -177,6 +178,18 @@ def test_held_out_strategies_are_refused(tmp_path, monkeypatch):
     agents.register("secret", Wasteful, split="held_out")
     with pytest.raises(InputError, match="secret are held out"):
         collect.run(collect.Settings(episodes=4, strategies="secret,linear_standard", out=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_trains_is_collected(tmp_path, monkeypatch):
+    """Whatever else a split should come to be called."""
+    known = dict(agents.registry._REGISTRY)
+    known["odd"] = dataclasses.replace(known["fair"], name="odd", split="test")
+    known["sly"] = dataclasses.replace(known["fair"], name="sly", cheating=True)
+    monkeypatch.setattr("agents.registry._REGISTRY", known)
+    for name in ("odd", "sly"):
+        with pytest.raises(InputError, match=f"{name} are held out of training data"):
+            collect.run(collect.Settings(episodes=4, strategies=f"{name},fair", out=tmp_path))
     assert not list(tmp_path.iterdir())
 
 

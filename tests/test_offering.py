@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from zoo import Erratic, Script, Stuck, make, offers, one, position
 
 import bargain_env as be
+from agents.scripted.charging import ChargingBoul
 from agents.scripted.components import Composed
 from agents.scripted.micro import Micro
 from agents.scripted.mixtures import SingleConcession, Weighted
+from agents.scripted.modelling import Counter
 from agents.scripted.reactive import AveragedTitForTat, RelativeTitForTat, TitForTat
 from agents.scripted.resource import ResourceDependent
-from agents.scripted.time_dependent import Exponential, Polynomial
+from agents.scripted.simple import NearLimit
+from agents.scripted.time_dependent import Exponential, Fair, Hardliner, Noisy, Polynomial
 from bargain_env import MoveKind, Seat
 from bargain_env.errors import InputError
 
@@ -128,6 +131,24 @@ def test_random_absolute_concedes_an_integer_on_top(seat):
     assert counts.min() > 0.15 * inside.sum()
 
 
+@pytest.mark.parametrize(
+    ("name", "tactic"),
+    [
+        ("tit_for_tat", TitForTat()),
+        ("random_absolute_tit_for_tat", TitForTat(extra=10, retreats=True)),
+        ("resource_time", ResourceDependent(resource="time", patience=1.0)),
+        ("resource_thread", ResourceDependent(resource="thread", patience=5.0)),
+        ("boulware_hard", Polynomial(beta=0.25, head_start=1, cap=0.95)),
+        (
+            "mixture_single",
+            SingleConcession(tactics=(Polynomial(beta=0.5), TitForTat(retreats=True)), weights=(0.5, 0.5)),
+        ),
+    ],
+)
+def test_registered_members_are_these(name, tactic):
+    assert make(name).offering == tactic
+
+
 def test_prices_of_zero_have_no_multiples():
     game = replace(one(), price_low=np.zeros(1), seller_min=np.zeros(1))
     result = be.play(game, player(RelativeTitForTat()), Script(0.0, 0.0, 950.0, 940.0))
@@ -148,6 +169,25 @@ def test_micro_against_itself_meets_in_the_middle():
     wide = replace(game, price_low=np.array([200.0]), price_high=np.array([1500.0]), buyer_max=np.array([1500.0]),
                    seller_min=np.array([200.0]))  # fmt: skip
     assert be.play(wide, player(Micro(step=50.0), None), player(Micro(step=50.0), None)).price[0] == 850.0
+
+
+@pytest.mark.parametrize(
+    ("width", "climbs"),
+    [
+        (125.0, [800.0, 850.0, 900.0]),  # S on an odd half tick: two points were rounded into one
+        (175.0, [700.0, 750.0, 800.0, 850.0, 900.0]),  # on an even one
+        (200.0, [700.0, 750.0, 800.0, 850.0, 900.0]),
+    ],
+)
+def test_no_two_points_of_a_micro_grid_are_rounded_into_one(width, climbs):
+    new = Script(*(1500.0 - 50 * k for k in range(10)))
+    made = offers(be.play(one(seller_min=200.0, tick=50.0), player(Micro(step=50.0), width), new), Seat.BUYER)
+    assert made[: len(climbs)] == climbs
+    assert max(made) == 900.0
+    mirror = one(buyer_max=1500.0, seller_min=800.0, tick=50.0, starter=Seat.SELLER)
+    new = Script(*(200.0 + 50 * k for k in range(10)))
+    made = offers(be.play(mirror, new, player(Micro(step=50.0), width)), Seat.SELLER)
+    assert made[: len(climbs)] == [1700.0 - price for price in climbs]
 
 
 # ── mixtures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,6 +220,15 @@ def test_single_concessions_never_retreat(weights, beta, lag, partner, seat):
     pair = player(mixed), Erratic() if partner == "erratic" else make(partner, 500.0)
     result = be.play(be.sample("paper", 40, seed=1), *(pair if seat == Seat.BUYER else pair[::-1]))
     assert (steps(result, seat) >= 0).all()
+
+
+@pytest.mark.parametrize("tactic", [Polynomial(beta=0.4), Polynomial(beta=3.0, head_start=1, cap=0.9), Exponential()])
+def test_single_concessions_of_one_that_follows_the_clock_are_its_own_curve(tactic):
+    """Each step is what its curve rose by since its own last turn, two turns ago."""
+    alone = offers(be.play(one(), player(tactic), Stuck(1500.0)), Seat.BUYER)
+    mixed = player(SingleConcession(tactics=(tactic,), weights=(1.0,)))
+    assert len(set(alone)) > 7
+    np.testing.assert_allclose(offers(be.play(one(), mixed, Stuck(1500.0)), Seat.BUYER), alone, atol=0.06)
 
 
 def test_weighted_sums_do_retreat():
@@ -216,6 +265,29 @@ def test_a_mixture_of_one_is_that_one():
         (lambda: RelativeTitForTat(lag=0), "lag 0"),
         (lambda: TitForTat(extra=1.5), "extra 1.5"),
         (lambda: AveragedTitForTat(window=0), "window 0"),
+        (lambda: RelativeTitForTat(lag=math.nan), "lag nan must be a whole number, 1 or more"),
+        (lambda: RelativeTitForTat(lag=math.inf), "lag inf"),
+        (lambda: AveragedTitForTat(window="3"), "window '3' must be a whole number"),
+        (lambda: TitForTat(extra=-1), "extra -1 must be a whole number, 0 or more"),
+        (lambda: ResourceDependent(kappa=math.nan), "kappa nan must be a number from 0 to 1"),
+        (lambda: Polynomial(cap=1.5), "cap 1.5 must be a positive number, at most 1"),
+        (lambda: Exponential(cap=0.0), "cap 0"),
+        (lambda: Polynomial(head_start=-1), "head_start -1"),
+        (lambda: Exponential(head_start=0.5), "head_start 0.5"),
+        (lambda: Polynomial(beta="1"), "beta '1' must be a positive number"),
+        (lambda: Fair(opening=1.2), "opening 1.2 must be a number from 0 to 1"),
+        (lambda: Fair(opening=math.nan), "opening nan"),
+        (lambda: Noisy(tactic=Polynomial(), noise_max=-1), "noise_max -1 must be a number, 0 or more"),
+        (lambda: Noisy(tactic=Polynomial(), noise_scale=math.inf), "noise_scale inf"),
+        (lambda: Hardliner(cave_in_margin=-5.0), "cave_in_margin -5.0 must be a number, 0 or more"),
+        (lambda: ChargingBoul(floor=1.1), "floor 1.1 must be a number from 0 to 1"),
+        (lambda: ChargingBoul(exponent=0.0), "exponent 0.0 must be a positive number"),
+        (lambda: ChargingBoul(spread=math.nan), "spread nan"),
+        (lambda: NearLimit(margin=-1.0), "margin -1.0"),
+        (lambda: NearLimit(jitter=math.inf), "jitter inf"),
+        (lambda: Counter(betas=(1.0, 2.0)), r"betas \(1.0, 2.0\) must be 7 numbers"),
+        (lambda: Counter(betas=(1.0,) * 6 + (0.0,)), "beta 0.0 must be a positive number"),
+        (lambda: Weighted(tactics=(Polynomial(),) * 2, weights=(math.nan, 1.0)), "weight nan"),
         (lambda: Weighted(tactics=(Polynomial(),), weights=(0.5,)), "sum 1"),
         (lambda: Weighted(tactics=(Polynomial(),), weights=(0.5, 0.5)), "2 weights for 1 tactics"),
     ],

@@ -10,7 +10,7 @@ import agents
 import bargain_env as be
 from bargain_env import PRESETS, Scenarios, Seat, theory
 from bargain_env.errors import InputError
-from experiments import collect
+from experiments import collect, tournament
 from experiments.match.contestants import resolve_agents, resolve_opponents
 
 CHEATS = ["zopa_split", "subgame_perfect"]
@@ -84,13 +84,29 @@ def test_two_perfect_players_reach_the_equilibrium(discount, max_turns):
     assert np.abs(result.price - solved.price).max() < max_turns * width.max() / 4000 + 0.02
 
 
-def test_a_perfect_player_is_no_worse_off_against_anybody():
-    games = be.sample("paper", 400, seed=10)
-    for rival in ("boulware_hard", "naive_concession", "fair", "charging_boul"):
-        result = be.play(games, agents.make("subgame_perfect", knows=games), make(rival, 500.0))
-        last = games.starter == Seat.SELLER  # the buyer moves last, so all is its own by right
-        assert result.agreement[last].all()
-        assert (result.utilities[~last, Seat.BUYER] >= 0).all()
+@pytest.mark.parametrize("seat", list(Seat))
+@pytest.mark.parametrize(("max_turns", "discount"), [(20, 1.0), (19, 1.0), (12, 0.9), (7, 0.6)])
+def test_nobody_gets_more_of_a_perfect_player_than_the_equilibrium_gives(max_turns, discount, seat):
+    """So whenever two settle without delay costing anything, the perfect player has at least its own value."""
+    games = be.sample("paper", 200, seed=10, max_turns=max_turns, discount=discount)
+    first = theory.finite_horizon(max_turns - 1, discount, discount)
+    value = np.where(games.starter == seat, first, 1 - first)  # the perfect player's
+    slack = 2 * games.tick / (games.buyer_max - games.seller_min)
+    most, perfect = [], agents.make("subgame_perfect", knows=games)
+    rivals = ["boulware_hard", "boulware_very_conceding", "naive_concession", "fair", "charging_boul", "micro_giant"]
+    for rival in [*(make(name, 500.0) for name in rivals), agents.make("subgame_perfect", knows=games)]:
+        result = be.play(games, *((perfect, rival) if seat == Seat.BUYER else (rival, perfect)))
+        theirs, own = result.utilities[:, seat.other], result.utilities[:, seat]
+        assert (theirs <= 1 - value + slack).all()
+        assert (own >= 0).all()
+        if discount == 1.0:
+            assert (own >= value - slack)[result.agreement].all()
+        most.append(theirs - (1 - value))
+    assert (np.max(most, axis=0) > -slack).all(), "and the bound is reached"
+    answers_last = (games.starter == seat) == (max_turns % 2 == 1)
+    pair = perfect, make("hardliner", 500.0)
+    stubborn = be.play(games, *(pair if seat == Seat.BUYER else pair[::-1]))
+    assert stubborn.agreement[answers_last].all(), "who answers the last offer takes what it gets"
 
 
 @pytest.mark.parametrize("seat", list(Seat))
@@ -119,8 +135,21 @@ def test_what_it_knows_must_be_of_these_games():
         agents.make("zopa_split", share=2, knows=games)
     with pytest.raises(InputError, match="unknown strategy 'nobody'"):
         agents.describe("best_response:nobody")
+    for cheat in ("best_response:fair", "zopa_split"):
+        with pytest.raises(InputError, match=f"{cheat} is told both limits itself; name a strategy that is not"):
+            agents.describe(f"best_response:{cheat}")
     with pytest.raises(InputError, match="give a coarser grid"):
         be.play(games, agents.make("best_response:micro_fine", knows=games), make("micro_fine"))
+
+
+def test_they_are_in_no_ranking_of_a_summary(tmp_path):
+    asked = {"opponents": "fair", "scenario": "paper", "games": 3, "quiet": True}
+    names = "script:zopa_split,script:fair,script:best_response:linear_standard"
+    found = tournament.run(tournament.Settings(agents=names, out=tmp_path / "a", **asked))
+    assert {row["agent"] for row in found["overall"]} == set(names.split(","))
+    assert [row["agent"] for row in found["ranking"]] == ["script:fair"]
+    alone = tournament.run(tournament.Settings(agents="script:zopa_split", out=tmp_path / "b", **asked))
+    assert alone["ranking"] == []
 
 
 def test_presets_and_scenarios_tell_the_same():

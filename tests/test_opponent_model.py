@@ -10,10 +10,10 @@ import bargain_env as be
 from agents.scripted import Frame
 from agents.scripted.behaviour import Behaviour, behaviour
 from agents.scripted.components import Composed
-from agents.scripted.modelling import BestReply, Counter
+from agents.scripted.modelling import STAKES, BestReply, Counter
 from agents.scripted.opponent_model import TimeModel
 from agents.scripted.time_dependent import Polynomial
-from bargain_env import Seat
+from bargain_env import Seat, SeatView
 
 
 class Watcher:
@@ -143,9 +143,41 @@ def test_best_reply_waits_for_the_best_of_those_that_follow_the_clock():
         assert best > most - 0.13
 
 
+def test_best_reply_offers_its_stake_while_it_can_be_answered_for_the_last_time():
+    """On turn 19 of 20 the offer itself is the one whose expected surplus it counts on; before, a share of it."""
+    chances = np.array([chance for _, chance in STAKES])
+    for turn, whole in ((19, True), (17, False)):
+        frame = position(turn, 400, seed=turn)
+        target, offer = BestReply().propose(frame)
+        open_ones = offer < frame.reach - 1e-6
+        chance = ((frame.reach - target) / (frame.reach - offer))[open_ones]
+        known = np.abs(chance[:, None] - chances).min(axis=1) < 1e-9
+        assert known.all() if whole else not known.all()
+        assert open_ones.sum() > 100
+
+
 @pytest.mark.parametrize("tactic", [BestReply(), Counter()])
 def test_modellers_hold_to_their_word(tactic):
-    """A better standing offer is never refused where a worse one is taken; Counter never retreats."""
+    """Believing the same, they never refuse a better standing offer where they take a worse one, nor what they offer.
+
+    An offer is evidence as well: after another one they believe something else, so the histories must be the same here.
+    """
+    taken = 0
+    for turn in (4, 9, 14, 17, 18, 19, 20):
+        frame = position(turn, 150, seed=turn)
+        standing = [frame.start + share * frame.reach for share in np.linspace(0.0, 1.0, 21)]  # better first
+        views = [SeatView(frame.view.rows, frame.view.games, turn, price, frame.view.prices) for price in standing]
+        frames = [Frame.of(view, 500.0) for view in views]
+        accepts = np.array([f.accepts(tactic.propose(f).target) for f in frames])
+        assert (accepts[1:] <= accepts[:-1]).all()
+        taken += accepts.sum()
+        target, offer = tactic.propose(frame)
+        assert (target >= frame.within(offer) - 1e-9).all()
+    assert 0 < taken < 7 * 150 * 21, "some are taken and some refused"
+
+
+@pytest.mark.parametrize("tactic", [BestReply(), Counter()])
+def test_modellers_keep_no_memory_and_counter_never_retreats(tactic):
     player = Composed(offering=tactic, assumed_zopa_width=500.0)
     games = be.sample("paper", 80, seed=6)
     for rival in (Erratic(), make("micro_coarse", 500.0), Stuck(1500.0)):

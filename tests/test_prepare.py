@@ -236,6 +236,92 @@ def test_each_corruption_is_found(raw, tmp_path, kind):
     assert not (tmp_path / "strict").exists()
 
 
+SLY = {
+    "a strategy": "exponential_even",
+    "a variant": "boulware_immovable",
+    "one that cheats": "zopa_split",
+    "a best response": "best_response:fair",
+    "a drawn member": "exponential(beta=0.5, kappa=0.1)",
+}
+
+
+@pytest.mark.parametrize("name", SLY.values(), ids=SLY.keys())
+@pytest.mark.parametrize("column", ["strategy", "opponent_strategy"])
+def test_who_is_held_out_never_trains(raw, tmp_path, name, column):
+    """Named on any row, from either side; with --repair too."""
+    ids = []
+
+    def smuggle(rows):
+        games = list(dict.fromkeys(row["trajectory_id"] for row in rows))
+        ids.extend((games[3], games[7]))
+        for game in ids:
+            [row for row in rows if row["trajectory_id"] == game][-1][column] = name
+
+    path = edited(raw, tmp_path / "sly.parquet", smuggle)
+    for options in ({}, {"repair": True}):
+        out = tmp_path / f"out{len(options)}"
+        manifest = run(path, out, **options)
+        found = problems(out)["held_out_strategy"]
+        assert (found["trajectories"], found["steps"], found["examples"]) == (2, 2, ids)
+        assert found["action"] == "dropped"
+        assert manifest["episodes"] == 298
+        assert not set(pq.read_table(out / "steps.parquet")["trajectory_id"].to_pylist()) & set(ids)
+    with pytest.raises(InputError, match=r"held_out_strategy in 2 ids.*run without --strict to drop them"):
+        run(path, tmp_path / "strict", strict=True)
+    assert not (tmp_path / "strict").exists()
+
+
+def test_names_that_nobody_knows_are_left_alone(raw, tmp_path):
+    def rename(rows):
+        for row in rows:
+            row["strategy"] = {"buyer": "a_stranger", "seller": None}[row["role"]]
+            row["opponent_strategy"] = {"buyer": None, "seller": "a_stranger"}[row["role"]]
+
+    run(edited(raw, tmp_path / "named.parquet", rename), tmp_path / "out", strict=True)
+    assert problems(tmp_path / "out") == {}
+    assert len(pq.read_table(tmp_path / "out" / "episodes.parquet")) == 300
+
+
+def test_a_missing_name_is_nobodys(raw, tmp_path):
+    """Also where the only name of the file is one of those that are held out."""
+    ids = []
+
+    def forget(rows):
+        for row in rows:
+            row.update(strategy=None, opponent_strategy=None)
+        rows[-1]["strategy"] = "micro_giant"
+        ids.append(rows[-1]["trajectory_id"])
+
+    run(edited(raw, tmp_path / "few.parquet", forget), tmp_path / "out")
+    found = problems(tmp_path / "out")["held_out_strategy"]
+    assert (found["steps"], found["examples"]) == (1, ids)
+
+
+def test_who_is_held_out_is_found_in_a_log_and_under_a_merged_id(raw, two_runs, tmp_path):
+    lines = [json.loads(line) for line in (raw / "episodes.jsonl").open()]
+    lines[0]["agent"]["strategy"] = "micro_giant"
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(log, tmp_path / "a")["episodes"] == 299
+    assert problems(tmp_path / "a")["held_out_strategy"]["examples"] == [lines[0]["trajectory_id"]]
+    merged = pq.read_table(merge(two_runs, tmp_path / "merged.parquet"))
+    rows = merged.to_pylist()
+    rows[0]["strategy"] = "micro_giant"  # of one of the episodes of the id; nobody can say of which rows
+    pq.write_table(pa.Table.from_pylist(rows, schema=merged.schema), tmp_path / "merged.parquet")
+    run(tmp_path / "merged.parquet", tmp_path / "b", repair=True)
+    assert problems(tmp_path / "b")["held_out_strategy"]["trajectories"] == 1
+    assert problems(tmp_path / "b")["merged_episodes"]["trajectories"] == 199
+    kept = set(pq.read_table(tmp_path / "b" / "steps.parquet")["trajectory_id"].to_pylist())
+    assert not any(name.startswith(rows[0]["trajectory_id"]) for name in kept)
+
+
+def test_nothing_but_held_out_strategies_leaves_nothing(raw, tmp_path):
+    path = edited(raw, tmp_path / "all.parquet", lambda rows: [row.update(strategy="micro_giant") for row in rows])
+    for options in ({}, {"repair": True}):
+        with pytest.raises(InputError, match="no sound episode is left: held_out_strategy in 300 ids"):
+            run(path, tmp_path / "out", **options)
+
+
 def test_every_structural_check_has_a_corruption():
     assert set(STRUCTURE) <= set(CORRUPTIONS)
 

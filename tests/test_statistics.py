@@ -77,6 +77,13 @@ def test_nothing_to_resample_gives_no_interval():
     assert [low[1], high[1]] == [0.0, 0.0]
 
 
+def test_without_a_single_deal_there_is_no_interval_of_their_settlement():
+    """Not one column has a sample: an agent that never settles."""
+    low, high = statistics.ratio_intervals(np.zeros((5, 2)), np.zeros((5, 2)), seed=0)
+    assert np.isnan([*low, *high]).all()
+    assert len(low) == len(high) == 2
+
+
 def test_pairing_removes_what_the_scenarios_share():
     rng = np.random.default_rng(4)
     luck = rng.normal(size=50)

@@ -71,7 +71,14 @@ def test_registered_in_order_and_described():
         (lambda: agents.make("fair", bta=2), "does not take these parameters"),
         (lambda: agents.make("fair", assumed_zopa_width=-5), "assumed_zopa_width -5"),
         (lambda: agents.make("fair", assumed_zopa_width=math.nan), "assumed_zopa_width nan"),
-        (lambda: agents.make("boulware_hard", beta=0), "beta 0"),
+        (lambda: agents.make("fair", assumed_zopa_width="500"), "assumed_zopa_width '500'"),
+        (lambda: agents.make("boulware_hard", exponent=0), "exponent 0"),
+        (lambda: agents.make("boulware_hard", beta=0.25), "takes exponent, which is 1 / beta"),
+        (lambda: agents.make("noisy_boulware_firm", beta=0.5), "takes exponent, which is 1 / beta"),
+        (lambda: agents.make("naive_boulware", beta=0.5), "takes exponent, which is 1 / beta"),
+        (lambda: agents.make("combi_max_window", beta=0.25), "takes exponent, which is 1 / beta"),
+        (lambda: agents.make("mixture_single", beta=0), "beta 0"),
+        (lambda: agents.make("mixture_single", weight=1.5), "weight 1.5"),
         (lambda: agents.make("micro_fine", step=0), "step 0"),
         (lambda: agents.register("fair", Stuck), "already registered"),
     ],
@@ -208,15 +215,30 @@ def test_charging_boul_indices():
     assert ubi(flat)[0] == aui(flat, np.array([1e-9]))[0] == 0, "equal means are equal, whatever their sums round to"
 
 
-def test_charging_boul_curve_against_a_stuck_seller():
+CHARGING = {"charging_boul": (0.5, 0.4), "charging_boul_aggressive": (0.6, 0.2), "charging_boul_patient": (0.5, 0.8)}
+SELLERS = {  # and after how many of its offers it is a hardliner; the fourth comes before our fifth
+    "stuck": (Stuck(1500.0), range(4, 10)),
+    "always better": (Script(*(1500.0 - k for k in range(10))), range(4, 5)),  # from five offers on aui is 3
+}
+
+
+@pytest.mark.parametrize("name", CHARGING)
+@pytest.mark.parametrize("seller", SELLERS)
+def test_charging_boul_curve(name, seller):
+    """A conceder has m = .4 and twice the E, at most 1; a hardliner has its own, and an aui of 2 is one."""
+    floor, exponent = CHARGING[name]
+    player, hard = SELLERS[seller]
     games = replace(be.sample("paper", 400), starter=np.zeros(400, dtype=np.int64))
-    result = be.play(games, make("charging_boul", 500.0), Stuck(1500.0))
+    result = be.play(games, make(name, 500.0), player)
     share = (result.prices[:, ::2] - games.seller_min[:, None]) / 500
     tau = np.arange(1, 20, 2) / 20
-    conceder, hardliner = 0.6 * tau ** (1 / 0.8), 0.5 * tau ** (1 / 0.4)
-    goal = np.where(np.arange(10) < 4, conceder, hardliner)  # the seller's fourth offer comes before our fifth
-    np.testing.assert_allclose(share[:, 1:].mean(axis=0), goal[1:], atol=0.006)
-    assert (np.abs(share - goal) <= 0.02 * (3 * tau + 1) + 1e-4).all()
+    conceder, hardliner = 0.6 * tau ** (1 / min(2 * exponent, 1.0)), (1 - floor) * tau ** (1 / exponent)
+    goal = np.where(np.isin(np.arange(10), hard), hardliner, conceder)
+    noise = 0.02 * (3 * tau + 1)
+    far = goal > noise  # from S, which cuts the noise off
+    assert far.sum() >= 4
+    np.testing.assert_allclose(share[:, far].mean(axis=0), goal[far], atol=0.006)
+    assert (np.abs(share - goal) <= noise + 1e-4).all()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`experiments.strategies`: lists, golden curves to the cent, the zoo's documents, refusals."""
 
+import csv
 import json
 import re
 import subprocess
@@ -15,8 +16,8 @@ import bargain_env as be
 from agents import registry
 from bargain_env import MoveKind, Scenario, Scenarios, Seat
 from experiments import cli, strategies
-from experiments.match import alone, contestants
-from experiments.reporting import summary
+from experiments.match import alone, contestants, results
+from experiments.reporting import statistics, summary, zoo
 from experiments.reporting.terminal import HEIGHT, curve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,7 @@ def test_list_says_all_that_is_known(capsys):
         info = agents.describe(row["name"])
         assert (row["family"], row["split"], row["stochastic"]) == (info.family, info.split, info.stochastic)
         assert "factory" not in row
+        assert row["defaults"] == dict(info.defaults)
     table = command(capsys, "list")
     assert [line.split()[0] for line in table.splitlines()[1:-1]] == agents.list_strategies()
     assert "\x1b" not in table
@@ -103,6 +105,31 @@ def test_an_accepting_strategy_ends_the_game(capsys):
     assert shown(capsys, "fair", "--starter", "seller", "--max-turns", "1")["moves"] == []
 
 
+def test_who_never_moves_is_said_not_to(capsys):
+    text = command(capsys, "show", "fair", "--seat", "seller", "--max-turns", "1")
+    assert "It never moved" in text
+    assert "action" not in text
+    assert "│" not in text
+    assert "It never moved" not in command(capsys, "show", "fair", "--max-turns", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("random_absolute_tit_for_tat", ["random whole number", "take back as much", "extra 10 (drawn from 1 to 40)"]),
+        ("resource_time", ["the resource is patience times the turns left", "(drawn from 0.5 to 8)"]),
+        ("resource_thread", ["the resource is patience over the moves made so far"]),
+        ("boulware_immovable", ["exponent 8.0 (the family draws from 0.2 to 4 when it trains)"]),
+        ("micro_giant", ["step 100.0 (the family draws from 10 to 50 when it trains)"]),
+        ("modelling_counter", ["It accepts by AcAsp()"]),
+    ],
+)
+def test_what_is_shown_is_what_it_does(capsys, name, says):
+    text = " ".join(command(capsys, "show", name).split())
+    for part in says:
+        assert part in text
+
+
 def test_a_seed_moves_the_stochastic_only(capsys):
     for name, same in (("noisy_boulware_hard", False), ("boulware_hard", True)):
         a, b = (shown(capsys, name, "--seed", seed)["moves"] for seed in ("0", "1"))
@@ -114,7 +141,7 @@ def test_show_tells_rule_source_and_curve(capsys):
     assert "Concede" in text
     assert "Attributes" not in text
     assert agents.describe("boulware_firm").source in text
-    assert "beta 2" in text
+    assert "exponent 2.0 (drawn from 0.2 to 4)" in text
     assert "Polynomial(" in text
     assert "The seller offers 1500 on each of its turns and accepts nothing" in text
     assert "\x1b" not in text
@@ -154,7 +181,8 @@ def test_a_curve_of_characters():
 def few(monkeypatch):
     kept = {name: registry._REGISTRY[name] for name in FEW}
     monkeypatch.setattr(registry, "_REGISTRY", kept)
-    agents.register("late", kept["boulware_hard"].factory, family="boulware", defaults={"beta": 8.0}, split="held_out")
+    agents.register("late", kept["boulware_hard"].factory, family="boulware", defaults={"exponent": 8.0},
+                    split="held_out")  # fmt: skip
 
 
 @pytest.mark.usefixtures("few")
@@ -163,7 +191,8 @@ def test_matrix_writes_the_zoo_the_same_twice(capsys, tmp_path):
         options = ["matrix", "--json", "--games", "4", "--seed", "3", "--scenarios", "paper,no_deal"]
         folders = ["--out", str(tmp_path / run), "--docs", str(tmp_path / run / "docs")]
         found = json.loads(command(capsys, *options, *folders))
-    assert [Path(path).name for path in found["files"]] == ["zoo.md", "zoo_paper.png", "zoo_no_deal.png"]
+    names = [f"zoo_{preset}.{kind}" for preset in ("paper", "no_deal") for kind in ("png", "csv")]
+    assert [Path(path).name for path in found["files"]] == ["zoo.md", *names]
     for path in (tmp_path / "a/docs").iterdir():
         assert path.read_bytes() == (tmp_path / "b/docs" / path.name).read_bytes(), path.name
     text = (tmp_path / "a/docs/zoo.md").read_text()
@@ -171,6 +200,7 @@ def test_matrix_writes_the_zoo_the_same_twice(capsys, tmp_path):
     assert "matrix --scenarios paper,no_deal --games 4 --seed 3`" in text
     for preset in ("paper", "no_deal"):
         assert f"(zoo_{preset}.png)" in text
+        assert f"(zoo_{preset}.csv)" in text
         document = summary.read(tmp_path / "a" / preset)
         ranking = document["ranking"]
         assert found["best"][preset] == ranking[0]["agent"]
@@ -184,6 +214,51 @@ def test_matrix_writes_the_zoo_the_same_twice(capsys, tmp_path):
         assert [row[3] for row in rows if row[1] == "`late`"] == ["held out"]
         assert len(document["cells"]) == 2 * 5 * 5
         assert all(c["utility_low"] <= c["utility"] <= c["utility_high"] for c in document["cells"])
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_of_pairs_by_hand(capsys, tmp_path):
+    options = ["matrix", "--quiet", "--games", "6", "--seed", "3", "--scenarios", "no_deal"]
+    command(capsys, *options, "--out", str(tmp_path), "--docs", str(tmp_path / "docs"))
+    with (tmp_path / "docs/zoo_no_deal.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    names = [*FEW[:4], "late"]
+    assert [(row["agent"], row["opponent"]) for row in found] == [(a, b) for a in names for b in names]
+    assert list(found[0]) == list(zoo.PAIR_COLUMNS)
+    games = results.read(tmp_path / "no_deal").to_pylist()
+    empty = 0
+    for row in found:
+        mine = [g for g in games if (g["agent"], g["opponent"]) == (f"script:{row['agent']}", row["opponent"])]
+        assert len(mine) == 12, "six scenarios from both seats"
+        utility = np.array([g["utility"] for g in mine])
+        assert float(row["utility"]) == pytest.approx(utility.mean(), abs=5.1e-4)
+        assert float(row["agreement_rate"]) == pytest.approx(np.mean([g["agreement"] for g in mine]), abs=5.1e-4)
+        for seat in ("buyer", "seller"):
+            rho = [g["rho_achieved"] for g in mine if g["agent_seat"] == seat and g["rho_achieved"] is not None]
+            assert (
+                row[f"rho_as_{seat}"] == ""
+                if not rho
+                else float(row[f"rho_as_{seat}"]) == pytest.approx(np.mean(rho), abs=5.1e-4)
+            )
+            empty += not rho
+        by_scenario = np.zeros(6)
+        np.add.at(by_scenario, [g["scenario_id"] for g in mine], utility)
+        low, high = statistics.ratio_intervals(by_scenario[:, None], np.full((6, 1), 2.0), seed=3)
+        assert (float(row["low"]), float(row["high"])) == pytest.approx((low[0], high[0]), abs=5.1e-4)
+        assert float(row["low"]) <= float(row["utility"]) <= float(row["high"])
+    assert empty < len(found), "most pairs settle from some seat"
+
+
+@pytest.mark.usefixtures("few")
+def test_a_matrix_in_which_nobody_can_answer(capsys, tmp_path):
+    line = f"matrix --games 3 --scenarios paper --max-turns 1 --quiet --out {tmp_path}"
+    command(capsys, *line.split())
+    text = (tmp_path / "zoo.md").read_text()
+    assert "| 0.0 % | – | – |" in text
+    rows = (tmp_path / "zoo_paper.csv").read_text().splitlines()[1:]
+    assert len(rows) == 25
+    assert all(row.endswith(",0.000,0.000,0.000,0.000,,") for row in rows)
+    assert (tmp_path / "paper/report.html").read_text().startswith("<!")
 
 
 def test_who_knows_both_limits_is_in_no_list_but_can_be_shown(capsys):
@@ -212,6 +287,14 @@ BAD = {
     "turns": ("show fair --max-turns 0", "--max-turns 0"),
     "seed": ("show fair --seed=-1", "--seed -1"),
     "width": ("show fair --assumed-width=-3", "must be a positive number"),
+    "no_width": (
+        "show zopa_split --assumed-width 500",
+        "--assumed-width 500: zopa_split assumes no width; drop the option",
+    ),
+    "cheats_cheat": (
+        "show best_response:best_response:fair",
+        "is told both limits itself; name a strategy that is not",
+    ),
     "option": ("list --famly fair", "--famly"),
     "family": ("list --family fai", "did you mean 'fair'"),
     "scenario": ("matrix --scenarios papr", "did you mean 'paper'"),

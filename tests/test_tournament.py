@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tournament_players import Dial, Taker, dial
+from tournament_players import Dial, Stone, Taker, dial
 
 import agents
 from agents import registry
@@ -290,6 +290,20 @@ def test_json_and_plugin(tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert [row["agent"] for row in printed["overall"]] == ["script:mine", "script:mine"]
     assert all(Path(f).is_file() for f in printed["files"])
+
+
+@pytest.mark.parametrize("changes", [{"opponents": "picky", "agents": "script:stone"}, {"max_turns": 1}])
+def test_a_tournament_without_a_deal(tmp_path, changes):
+    agents.register("stone", Stone, family="stone")
+    found = tournament.run(command(tmp_path, **changes))
+    assert {cell["agreement_rate"] for cell in found["cells"]} == {0.0}
+    assert {(cell["rho_achieved"], cell["rho_achieved_low"], cell["rho_achieved_high"]) for cell in found["cells"]} == {
+        (None, None, None)
+    }
+    assert {(row["utility"], row["utility_low"]) for row in found["ranking"]} == {(0.0, 0.0)}
+    page = (tmp_path / "report.html").read_text()
+    assert "0.0 %" in page
+    assert "nan" not in page.lower().replace("finance", "")
 
 
 def test_progress_in_plain_lines(tmp_path, capsys):

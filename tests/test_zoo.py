@@ -1,7 +1,10 @@
 """The zoo as a whole: who may train, what is drawn, what the handbook says, and that a game knows no company."""
 
+import copy
+import math
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ from zoo import make, same
 
 import agents
 import bargain_env as be
-from agents import Range, registry
+from agents import Range, StrategyInfo, registry
+from agents.scripted.acceptance import AcConst
 from agents.scripted.catalogue import CATALOGUE, HELD_OUT, TRAINED
 from bargain_env.errors import InputError
 
@@ -56,6 +60,101 @@ def test_ranges_hold_what_trains_and_not_the_variants(entry):
             assert inside == (info.split == "train" or not trains), (name, value)
 
 
+@pytest.fixture
+def apart(monkeypatch):
+    """A registry whose changes are forgotten."""
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+
+def factory(name):
+    return agents.describe(name).factory
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize(
+    ("register", "message"),
+    [
+        (lambda: agents.register("x", factory("fair"), family="exponential"), "family 'exponential' is held out"),
+        (lambda: agents.register("x", factory("fair"), family="omniscient"), "family 'omniscient' is held out"),
+        (lambda: agents.register("x", factory("exponential_even")), "is built as 'exponential_boulware'"),
+        (
+            lambda: agents.register("x", factory("exponential_even"), family="fair"),
+            "is built as 'exponential_boulware'",
+        ),
+        (
+            lambda: agents.register("x", partial(factory("combi_max_window"), since=0.9)),
+            "is built as 'combi_max_window'",
+        ),
+        (lambda: agents.register("x", factory("zopa_split")), "is built as 'zopa_split'"),
+        (lambda: agents.register("x", factory("fair"), split="test"), "split 'test' must be one of train, held_out"),
+        (lambda: agents.register("x", factory("fair"), split=None), "split None must be one of"),
+    ],
+)
+def test_what_is_held_out_cannot_be_registered_to_train(register, message):
+    with pytest.raises(InputError, match=message):
+        register()
+    assert "x" not in agents.list_strategies()
+
+
+@pytest.mark.usefixtures("apart")
+def test_what_may_be_registered():
+    for k, (name, info) in enumerate(
+        [
+            ("fair", {"family": "fair"}),  # a family with a held-out variant, which trains itself
+            ("fair", {}),
+            ("exponential_even", {"family": "exponential", "split": "held_out"}),
+            ("exponential_even", {"split": "held_out"}),
+        ]
+    ):
+        assert agents.register(f"x{k}", factory(name), **info).may_train == (name == "fair")
+
+
+@pytest.mark.usefixtures("apart")
+def test_who_names_no_family_shares_none():
+    agents.register("kept", lambda **_: make("fair"), split="held_out")
+    assert agents.register("own", lambda **_: make("fair")).may_train
+
+
+def test_what_is_known_of_a_strategy_cannot_be_changed():
+    for name in ("boulware_hard", "charging_boul_stubborn", "zopa_split"):
+        info = agents.describe(name)
+        with pytest.raises(TypeError):
+            info.defaults["exponent"] = 8.0
+        with pytest.raises(TypeError):
+            info.ranges["exponent"] = Range(0.2, 8.0)
+        with pytest.raises(AttributeError):
+            info.split = "train"
+    assert make("boulware_hard").offering.beta == 0.25
+    given = {"exponent": 1.0}
+    info = StrategyInfo("mine", factory("boulware_hard"), "mine", defaults=given)
+    given["exponent"] = 9.0
+    assert info.defaults["exponent"] == 1.0
+
+
+def test_what_is_known_of_a_strategy_can_be_copied_and_sent():
+    for info in (agents.describe("boulware_immovable"), agents.describe("exponential_even")):
+        assert copy.deepcopy(info) == copy.copy(info) == replace(info) == info
+        assert replace(info, split="train") != info
+    cheat = agents.describe("zopa_split")  # its factory is a class, which can be pickled
+    assert pickle.loads(pickle.dumps(cheat)) == cheat
+    with pytest.raises(TypeError):
+        copy.deepcopy(cheat).defaults["share"] = 0.1
+
+
+def test_labels_of_what_never_trains_are_known():
+    for name in [*NAMES, *agents.list_strategies(cheating=True)]:
+        assert agents.is_held_out(name) == (name not in ORDER)
+    drawn = {
+        family: agents.sample_strategies(family, 1, held_out=True)[0].name.partition("(")[0] + "("
+        for family in FAMILIES
+    }
+    for family, label in drawn.items():
+        assert agents.is_held_out(label) == (not agents.list_strategies(family=family, split="train"))
+    assert agents.is_held_out("best_response:fair")
+    for label in ("", "mixture", "nobody", "nobody(exponent=2)", "learned:/no/such.zip", "janus"):
+        assert not agents.is_held_out(label)
+
+
 # ── random members ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -92,8 +191,79 @@ def test_a_parameter_may_be_fixed():
     members = agents.sample_strategies("charging_boul", 5, floor=0.55, assumed_zopa_width=500.0)
     assert all(m.offering.floor == 0.55 and m.assumed_zopa_width == 500.0 for m in members)
     assert len({m.offering.exponent for m in members}) == 5
+    assert all(m.name == f"charging_boul(floor=0.55, exponent={m.offering.exponent!r})" for m in members)
     with pytest.raises(InputError, match="unknown family 'bulware'; did you mean 'boulware'"):
         agents.sample_strategies("bulware", 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda **s: agents.sample_strategies("boulware", 1, exponent=8.0, **s),
+            "8.0 .* outside what trains, 0.2 to 4",
+        ),
+        (lambda **s: agents.sample_strategies("boulware", 1, exponent=math.inf, **s), "exponent inf"),
+        (
+            lambda **s: agents.sample_strategies("micro", 1, step=100.0, **s),
+            "step 100.0 .* 10 to 50; pass held_out=True",
+        ),
+        (lambda **s: agents.sample_strategies("boulware", 1, cap=1.0, **s), "cap 1.0 .* draws exponent from 0.2 to 4"),
+        (lambda **s: agents.sample_strategies("charging_boul", 1, floor=0.7, **s), "floor 0.7 .* outside what trains"),
+        (lambda **s: agents.sample_strategies("tit_for_tat", 1, retreats=True, extra=10, **s), "retreats True"),
+        (lambda **s: agents.sample_strategies("fair", 1, opening=0.1, **s), "opening 0.1"),
+        (lambda **s: agents.sample_strategies("random_zopa", 1, acceptance=0.9, **s), "acceptance 0.9"),
+    ],
+)
+def test_members_that_do_not_train_are_not_drawn_by_the_way(call, message):
+    with pytest.raises(InputError, match=message) as caught:
+        call()
+    assert "held_out=True" in str(caught.value)
+    if "inf" not in message:
+        assert len(call(held_out=True)) == 1
+
+
+def test_parameters_that_train_may_be_fixed():
+    for family, fixed in {
+        "boulware": {"exponent": 4.0},
+        "random_zopa": {"acceptance": 0.2},
+        "micro": {"step": 50},
+        "fair": {"acceptance": AcConst(0.4), "assumed_zopa_width": 300.0},
+    }.items():
+        assert len(agents.sample_strategies(family, 3, **fixed)) == 3
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_parameter_without_a_range_may_be_that_of_a_member():
+    agents.register("capped", factory("boulware_hard"), family="capped", defaults={"exponent": 2.0, "cap": 0.8})
+    agents.register("capless", factory("boulware_hard"), family="capped", defaults={"exponent": 2.0, "cap": 1.0},
+                    split="held_out")  # fmt: skip
+    assert agents.sample_strategies("capped", 1, cap=0.8)[0].offering.cap == 0.8
+    with pytest.raises(InputError, match=r"cap 1\.0 is that of no member of 'capped' that trains"):
+        agents.sample_strategies("capped", 1, cap=1.0)
+    assert agents.sample_strategies("capped", 1, cap=1.0, held_out=True)[0].offering.cap == 1.0
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, "3", True, None])
+def test_so_many_members_cannot_be_drawn(n):
+    with pytest.raises(InputError, match="must be a whole number of members, 0 or more"):
+        agents.sample_strategies("boulware", n)
+    assert agents.sample_strategies("boulware", 0) == []
+    assert len(agents.sample_strategies("boulware", np.int64(2))) == 2
+
+
+@pytest.mark.parametrize("family", ["boulware", "charging_boul", "micro", "resource", "random_absolute_tit_for_tat"])
+def test_a_member_can_be_made_again_from_its_name(family):
+    games = be.sample("paper", 30, seed=2)
+    for member in agents.sample_strategies(family, 6, seed=4, held_out=True, assumed_zopa_width=500.0):
+        name, _, inside = member.name.rstrip(")").partition("(")
+        given = {
+            k: float(v) if "." in v else int(v) for k, _, v in (pair.partition("=") for pair in inside.split(", "))
+        }
+        known = agents.list_strategies(family=family)
+        again = agents.make(name if name in known else known[0], assumed_zopa_width=500.0, **given)
+        rival = make("boulware_firm", 500.0)
+        assert same(be.play(games, again, rival), be.play(games, member, rival))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,6 +278,9 @@ def test_ranges():
     assert [Range(1, 3, whole=True).at(u) for u in (0.0, 0.4, 0.99)] == [1, 2, 3]
     assert Range(0.1, 10.0, log=True).at(0.5) == pytest.approx(1.0)
     assert Range(2.0, 4.0).at(0.25) == 2.5
+    assert [Range(1, 3, whole=True).holds(value) for value in (1, 3, 2.0, 2.5, 0, 4)] == [True] * 3 + [False] * 3
+    for value in (math.nan, math.inf, "2", None, True):
+        assert not Range(0.0, 3.0).holds(value)
 
 
 # ── one game, any company ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -48,5 +48,17 @@ class Taker:
         return Moves(accept, games.reservation)
 
 
+class Stone:
+    """Wastes every turn."""
+
+    name = "stone"
+
+    def reset(self, games):
+        pass
+
+    def act(self, view):
+        return Moves(np.zeros(len(view), bool), np.full(len(view), np.nan))
+
+
 def dial(label="dial", shuffled=False):
     return Contestant(label, takes_rho=True, build=lambda rho, _: Dial(rho), shuffled=shuffled, control=shuffled)

@@ -6,8 +6,9 @@ Support Systems 60 (2014), pp. 68-77.
 
 A condition asks for a utility; here it names the worst concession that it accepts. The own utility of a concession c is
 ``u = (reach - c) / W``: 0 at one's reservation, a share of the assumed width W of the ZOPA; without an assumed width W is
-the reach and u is 1 at S. All are rational: nothing worse than the reservation is ever accepted, whatever they say, and
-none asks for more than S, beyond which the public range may have nothing.
+the reach and u is 1 at S. All are rational: nothing worse than the reservation is ever accepted, whatever they say.
+`AcConst` asks for no more than S, beyond which the public range may have nothing; `AcNext` and `AcPrev` are as published,
+and with an alpha below 1 or a beta below 0 they may ask for more, which nobody need offer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import numpy as np
 
 from bargain_env.policy import Floats
 
-from .anchors import Frame, require_positive
+from .anchors import Frame
+from .checks import require_between, require_finite, require_positive
 from .components import AcAsp, Acceptance, Proposal
 from .history import carried, latest, mean
 
@@ -27,13 +29,16 @@ __all__ = ["AcAsp", "AcBest", "AcChance", "AcConst", "AcMean", "AcNext", "AcPrev
 
 @dataclass(frozen=True)
 class AcConst(Acceptance):
-    """``u(received) ≥ least``.
+    """``u(received) ≥ least``, or as good as S where that is less.
 
     Attributes:
         least: a utility.
     """
 
     least: float
+
+    def __post_init__(self) -> None:
+        require_finite("least", self.least)
 
     def worst(self, frame: Frame, proposal: Proposal) -> Floats:
         return np.maximum(frame.reach - self.least * frame.width, 0.0)
@@ -42,6 +47,9 @@ class AcConst(Acceptance):
 @dataclass(frozen=True)
 class AcNext(Acceptance):
     """``alpha · u(received) + beta ≥ u(own offer of this turn)``.
+
+    The own offer counts as it will be made: between S and R, rounded to the tick. With alpha 1 and beta 0 what is refused
+    is therefore never offered.
 
     Attributes:
         alpha: positive; above 1 accepts sooner.
@@ -52,11 +60,10 @@ class AcNext(Acceptance):
     beta: float = 0.0
 
     def __post_init__(self) -> None:
-        require_positive("alpha", self.alpha)
+        _require_easing(self.alpha, self.beta)
 
     def worst(self, frame: Frame, proposal: Proposal) -> Floats:
-        # The offer as it will be made, not as the tactic wished it: a utility above that of S cannot be offered.
-        return _eased(frame, frame.within(proposal.offer), self.alpha, self.beta)
+        return _eased(frame, frame.as_made(proposal.offer), self.alpha, self.beta)
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class AcPrev(Acceptance):
     beta: float = 0.0
 
     def __post_init__(self) -> None:
-        require_positive("alpha", self.alpha)
+        _require_easing(self.alpha, self.beta)
 
     def worst(self, frame: Frame, proposal: Proposal) -> Floats:
         last = latest(frame.made)
@@ -82,6 +89,11 @@ class AcPrev(Acceptance):
 def ac_gap(gap: float) -> AcPrev:
     """AC_gap: within ``gap`` (a utility) of one's own last offer."""
     return AcPrev(beta=gap)
+
+
+def _require_easing(alpha: float, beta: float) -> None:
+    require_positive("alpha", alpha)
+    require_finite("beta", beta)
 
 
 def _eased(frame: Frame, own: Floats, alpha: float, beta: float) -> Floats:
@@ -96,10 +108,13 @@ class AcTime(Acceptance):
     """Anything no worse than the reservation, once the share ``since`` of the turns is reached (1: the last turn).
 
     Attributes:
-        since: t / T.
+        since: t / T, in [0, 1].
     """
 
     since: float
+
+    def __post_init__(self) -> None:
+        require_between("since", self.since, 0.0, 1.0)
 
     def worst(self, frame: Frame, proposal: Proposal) -> Floats:
         return np.where(frame.elapsed >= self.since, frame.reach, -np.inf)
@@ -146,6 +161,9 @@ def _received(frame: Frame, window: bool) -> Floats:
 def ac_combi(since: float, received: Acceptance) -> Acceptance:
     """AC_combi(T, α): AC_next; or, from the share ``since`` of the turns on, what ``received`` accepts too.
 
+    The paper's windows have the fixed length 1 - T; those of `AcBest` and `AcMean` are as long as what remains now, and
+    so shrink towards the deadline.
+
     Args:
         since: T of the paper, as a share.
         received: its α: ``AcBest()`` (MAX^W), ``AcMean()`` (AVG^W), ``AcBest(window=False)`` (MAX^T), `AcConst`.
@@ -162,6 +180,9 @@ class AcChance(Acceptance):
     """
 
     chance: float
+
+    def __post_init__(self) -> None:
+        require_between("chance", self.chance, 0.0, 1.0)
 
     def worst(self, frame: Frame, proposal: Proposal) -> Floats:
         return np.where(frame.luck[:, 1] < self.chance, frame.reach, -np.inf)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from bargain_env import Moves, Seat, SeatGames, SeatView
 from bargain_env.core import quantise_array
-from bargain_env.errors import InputError
 from bargain_env.policy import Bools, Floats, Rows
+
+from .checks import require_positive
 
 Number = TypeVar("Number", np.float64, np.int64)
 
@@ -105,6 +106,11 @@ class Frame:
         return np.zeros(len(self.view))
 
     @cached_property
+    def opening(self) -> Floats:
+        """An offer of S as it will be on the table: not quite 0 where an assumed width takes S off the tick."""
+        return self.concession(quantise_array(self.start, self.tick)) if self.assumes else self.zero
+
+    @cached_property
     def standing(self) -> Floats:
         """The offer that may be accepted; NaN where there is none."""
         return self.concession(self.view.standing)
@@ -141,6 +147,10 @@ class Frame:
     def within(self, concession: Floats) -> Floats:
         """Concessions brought into ``[0, reach]``."""
         return np.minimum(np.maximum(concession, 0.0), self.reach)
+
+    def as_made(self, concession: Floats) -> Floats:
+        """Concessions as they will be on the table: brought into ``[0, reach]``, the price rounded to the tick."""
+        return self.concession(quantise_array(self.price(concession), self.tick))
 
     def accepts(self, worst: Floats) -> Bools:
         """Where the standing offer is as good as ``worst`` (a concession) and no worse than R."""
@@ -203,13 +213,3 @@ class Scripted(ABC):
         frame = Frame.of(view, self.assumed_zopa_width)
         offer, worst = self.decide(frame)
         return Moves(accept=frame.accepts(worst), price=frame.price(offer))
-
-
-def require_positive(name: str, value: float) -> None:
-    """Refuse a parameter that is not a positive, finite number.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not 0 < value < np.inf:
-        raise InputError(f"{name} {value} must be a positive number")

@@ -19,14 +19,14 @@ class Entry(NamedTuple):
 
 
 TRAINED: tuple[Entry, ...] = (
-    Entry("boulware_very_conceding", f.BOULWARE, "gives most of its room on the first turns", {"beta": 0.2}),
-    Entry("boulware_conceding", f.BOULWARE, "concedes early", {"beta": 0.5}),
-    Entry("linear_standard", f.BOULWARE, "concedes evenly over time", {"beta": 1.0}),
-    Entry("boulware_firm", f.BOULWARE, "concedes late", {"beta": 2.0}),
-    Entry("boulware_hard", f.BOULWARE, "concedes on the last turns", {"beta": 4.0}),
-    Entry("noisy_boulware_conceding", f.NOISY, "boulware_conceding with shaken offers", {"beta": 0.5}),
-    Entry("noisy_boulware_firm", f.NOISY, "boulware_firm with shaken offers", {"beta": 2.0}),
-    Entry("noisy_boulware_hard", f.NOISY, "boulware_hard with shaken offers", {"beta": 4.0}),
+    Entry("boulware_very_conceding", f.BOULWARE, "gives most of its room on the first turns", {"exponent": 0.2}),
+    Entry("boulware_conceding", f.BOULWARE, "concedes early", {"exponent": 0.5}),
+    Entry("linear_standard", f.BOULWARE, "concedes evenly over time", {"exponent": 1.0}),
+    Entry("boulware_firm", f.BOULWARE, "concedes late", {"exponent": 2.0}),
+    Entry("boulware_hard", f.BOULWARE, "concedes on the last turns", {"exponent": 4.0}),
+    Entry("noisy_boulware_conceding", f.NOISY, "boulware_conceding with shaken offers", {"exponent": 0.5}),
+    Entry("noisy_boulware_firm", f.NOISY, "boulware_firm with shaken offers", {"exponent": 2.0}),
+    Entry("noisy_boulware_hard", f.NOISY, "boulware_hard with shaken offers", {"exponent": 4.0}),
     Entry("tit_for_tat", f.TIT_FOR_TAT, "concedes as much as the opponent just did", {}),
     Entry("split_difference", f.SPLIT, "offers the middle of its last offer and the standing one", {}),
     Entry("hardliner", f.HARDLINER, "does not move until the last two turns", {"cave_in_margin": 5.0}),
@@ -41,7 +41,7 @@ TRAINED: tuple[Entry, ...] = (
     Entry("fair_fast", f.FAIR, "offers the middle of the assumed ZOPA at once", {"opening": 1.0}),
     Entry("fair_slow", f.FAIR, "approaches the middle from further away", {"opening": 0.4}),
     Entry("naive_concession", f.NAIVE, "offers near its reservation, accepts anything up to it", {}),
-    Entry("naive_boulware", f.NAIVE_BOULWARE, "opens at its reservation and walks away from it", {"beta": 3.0}),
+    Entry("naive_boulware", f.NAIVE_BOULWARE, "opens at its reservation and walks away from it", {"exponent": 3.0}),
 )
 
 HELD_OUT: tuple[Entry, ...] = (
@@ -55,10 +55,10 @@ HELD_OUT: tuple[Entry, ...] = (
     Entry("resource_thread", f.THREAD, "concedes as talk goes on", {"patience": 5.0}),
     Entry("mixture_weighted", f.WEIGHTED, "half tit_for_tat, half the clock, summed", {"weight": 0.5, "beta": 0.5}),
     Entry("mixture_single", f.SINGLE, "half tit_for_tat, half the clock, step by step", {"weight": 0.5, "beta": 0.5}),
-    Entry("combi_max_window", f.COMBI, "boulware_hard, late taking the best of late", {"beta": 4.0, "since": 0.8}),
+    Entry("combi_max_window", f.COMBI, "boulware_hard, late taking the best of late", {"exponent": 4.0, "since": 0.8}),
     Entry("modelling_best_reply", f.BEST_REPLY, "infers limit and haste, waits for the best", {"path": 0.5}),
     Entry("modelling_counter", f.COUNTER, "recognises the family, answers with its own haste", {}),
-    Entry("boulware_immovable", f.BOULWARE, "hardly concedes before the end", {"beta": 8.0}),
+    Entry("boulware_immovable", f.BOULWARE, "hardly concedes before the end", {"exponent": 8.0}),
     Entry("micro_giant", f.MICRO, "one giant step for each new offer", {"step": 100.0}),
     Entry("charging_boul_stubborn", f.CHARGING, "charging_boul, firmest", {"floor": 0.7, "exponent": 0.1}),
     Entry("fair_reluctant", f.FAIR, "approaches the middle from furthest away", {"opening": 0.1}),

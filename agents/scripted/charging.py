@@ -14,6 +14,7 @@ import numpy as np
 from bargain_env.policy import Bools, Floats, Ints
 
 from .anchors import TIE, Frame
+from .checks import require_between, require_positive
 from .components import Offering
 from .history import carried, count, distinct, mean
 
@@ -35,7 +36,7 @@ class ChargingBoul(Offering):
     late branch uses .5 / ubi.
 
     Attributes:
-        floor: m, least utility aimed at, in shares of the assumed width.
+        floor: m, least utility aimed at, in shares of the assumed width, in [0, 1].
         exponent: E; smaller is firmer.
         spread: ε, half the width of the bids at τ = 0, in shares of the assumed width.
     """
@@ -43,6 +44,11 @@ class ChargingBoul(Offering):
     floor: float = 0.5
     exponent: float = 0.4
     spread: float = 0.02
+
+    def __post_init__(self) -> None:
+        require_between("floor", self.floor, 0.0, 1.0)
+        require_positive("exponent", self.exponent)
+        require_between("spread", self.spread, 0.0)
 
     @property
     def mixed_turns(self) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 
 from .anchors import Decision, Frame, Scripted
@@ -114,6 +115,16 @@ class Composed(Scripted):
 
     offering: Offering
     acceptance: Acceptance = AcAsp()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.offering, Offering):
+            raise InputError(f"offering {self.offering!r} must be an offering tactic, for example Polynomial(beta=0.5)")
+        if not isinstance(self.acceptance, Acceptance):
+            raise InputError(
+                f"acceptance {self.acceptance!r} must be an acceptance condition, for example AcConst(0.5) of "
+                "agents.scripted.acceptance"
+            )
 
     @property
     def mixed_turns(self) -> bool:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
+from typing import TypeVar
 
 from bargain_env import Policy
+from bargain_env.errors import InputError
 
 from ..ranges import Range
-from .acceptance import AcBest, AcChance, AcConst, AcTime, ac_combi
+from .acceptance import AcBest, AcChance, AcConst, ac_combi
 from .charging import ChargingBoul
-from .components import AcAsp, Composed, composed
+from .checks import require_between
+from .components import Composed, composed
 from .micro import Micro
 from .mixtures import SingleConcession, Weighted
 from .modelling import BestReply, Counter
@@ -33,6 +36,8 @@ BAYES = "after Zeng, Sycara 1998, Int. J. Human-Computer Studies 48:125-141, and
 JANUS = "github.com/zacharytgray/Single-Price-Point-Negotiation-Domain, 2026"
 HERE = "this project"
 
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -50,15 +55,37 @@ class Family:
 # ── how parameters become tactics, where these do not take them as they are ───────────────────────────────────────────
 
 
-def _noisy(beta: float, cap: float = 0.95, noise_max: float = 25.0, noise_scale: float = 0.05) -> Noisy:
-    """`Polynomial.from_seed_exponent`, whose offers are shaken by ``U(-d, d)``, ``d = min(noise_max, noise_scale · W)``."""
-    tactic = Polynomial.from_seed_exponent(beta, cap)
+def _takes_exponent(build: Callable[..., Made]) -> Callable[..., Made]:
+    """``build``, for which ``beta`` is a mistake that is easily made: the published zoo calls its exponent so."""
+
+    @wraps(build)
+    def checked(**params: object) -> Made:
+        if "beta" in params:
+            raise InputError("beta is Faratin's everywhere; this family takes exponent, which is 1 / beta")
+        return build(**params)
+
+    return checked
+
+
+@_takes_exponent
+def _polynomial(exponent: float, cap: float = 0.95) -> Polynomial:
+    """Concede ``reach · min(cap, t / T) ** exponent``; the cap keeps even the last offer short of R."""
+    return Polynomial.from_seed_exponent(exponent, cap)
+
+
+@_takes_exponent
+def _noisy(exponent: float, cap: float = 0.95, noise_max: float = 25.0, noise_scale: float = 0.05) -> Noisy:
+    """Concede ``reach · min(cap, t / T) ** exponent``; offers are shaken by ``U(-d, d)``, ``d = min(noise_max,
+    noise_scale · W)``, and end at S.
+    """
+    tactic = Polynomial.from_seed_exponent(exponent, cap)
     return Noisy(tactic=tactic, noise_max=noise_max, noise_scale=noise_scale)
 
 
-def _walk_away(beta: float, cap: float = 0.95) -> WalkAway:
-    """Open at R and walk away from it by ``W · min(cap, t / T) ** beta``; backwards, as published."""
-    return WalkAway(tactic=Polynomial.from_seed_exponent(beta, cap))
+@_takes_exponent
+def _walk_away(exponent: float, cap: float = 0.95) -> WalkAway:
+    """Open at R and walk away from it by ``W · min(cap, t / T) ** exponent``; backwards, as published."""
+    return WalkAway(tactic=Polynomial.from_seed_exponent(exponent, cap))
 
 
 def _random(acceptance: float = 0.3, assumed_zopa_width: float | None = None) -> Composed:
@@ -67,15 +94,38 @@ def _random(acceptance: float = 0.3, assumed_zopa_width: float | None = None) ->
     Not reproduced: the published strategy needed both reservations, was never given them and silently played
     ``linear_standard``. This one knows only its own seat. It makes varied training data; tournaments leave it out.
     """
+    require_between("acceptance", acceptance, 0.0, 1.0)
     return Composed(offering=Anywhere(), acceptance=AcChance(acceptance), assumed_zopa_width=assumed_zopa_width)
 
 
-def _combi(beta: float = 4.0, since: float = 0.8, assumed_zopa_width: float | None = None) -> Composed:
+@_takes_exponent
+def _combi(exponent: float = 4.0, since: float = 0.8, assumed_zopa_width: float | None = None) -> Composed:
     """As ``boulware_hard``, but from the share ``since`` of the turns on it also accepts what is as good as the best offer
     received within as many turns as are left (AC_combi with MAX^W).
     """
-    tactic, condition = Polynomial.from_seed_exponent(beta), ac_combi(since, AcBest())
+    tactic, condition = Polynomial.from_seed_exponent(exponent), ac_combi(since, AcBest())
     return Composed(offering=tactic, acceptance=condition, assumed_zopa_width=assumed_zopa_width)
+
+
+def _random_absolute(lag: int = 1, extra: int = 0) -> TitForTat:
+    """Concede as much as the opponent did ``lag`` of its turns ago and, on top, a random whole number of currency units from
+    0 to ``extra``; take back as much as it took back. Open at S, and repeat the last offer until there is a step to answer.
+    """
+    return TitForTat(lag=lag, extra=extra, retreats=True)
+
+
+def _turns_left(patience: float = 1.0, kappa: float = 0.0) -> ResourceDependent:
+    """Give ``reach · (kappa + (1 - kappa) · exp(-resource))``, where the resource is ``patience`` times the turns left,
+    those of both seats: little but kappa until the last few, everything on the last.
+    """
+    return ResourceDependent(resource="time", patience=patience, kappa=kappa)
+
+
+def _thread(patience: float = 1.0, kappa: float = 0.0) -> ResourceDependent:
+    """Give ``reach · (kappa + (1 - kappa) · exp(-resource))``, where the resource is ``patience`` over the moves made so
+    far, those of both seats: kappa alone on the first turn, more the longer the talk, never everything.
+    """
+    return ResourceDependent(resource="thread", patience=patience, kappa=kappa)
 
 
 def _mixture(mix: type[Weighted], weight: float = 0.5, beta: float = 0.5) -> Weighted:
@@ -90,15 +140,15 @@ def _mixture(mix: type[Weighted], weight: float = 0.5, beta: float = 0.5) -> Wei
 
 BOULWARE = Family(
     name="boulware",
-    factory=composed(Polynomial.from_seed_exponent),
+    factory=composed(_polynomial),
     source=TIME,
-    ranges={"beta": Range(0.2, 4.0, log=True)},
+    ranges={"exponent": Range(0.2, 4.0, log=True)},
 )
 NOISY = Family(
     name="noisy_boulware",
     factory=composed(_noisy),
     source=TIME,
-    ranges={"beta": Range(0.5, 4.0, log=True)},
+    ranges={"exponent": Range(0.5, 4.0, log=True)},
     stochastic=True,
 )
 TIT_FOR_TAT = Family(name="tit_for_tat", factory=composed(TitForTat), source=BEHAVIOUR, uses_history=True)
@@ -142,7 +192,7 @@ NAIVE_BOULWARE = Family(
     name="naive_boulware",
     factory=composed(_walk_away, AcConst(0.0)),
     source=JANUS,
-    ranges={"beta": Range(2.0, 4.0, log=True)},
+    ranges={"exponent": Range(2.0, 4.0, log=True)},
 )
 
 # ── held out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,7 +212,7 @@ RELATIVE = Family(
 )
 RANDOM_ABSOLUTE = Family(
     name="random_absolute_tit_for_tat",
-    factory=composed(partial(TitForTat, retreats=True)),
+    factory=composed(_random_absolute),
     source=BEHAVIOUR,
     ranges={"lag": Range(1, 3, whole=True), "extra": Range(1, 40, whole=True)},
     stochastic=True,
@@ -177,13 +227,13 @@ AVERAGED = Family(
 )
 TIME_LEFT = Family(
     name="resource",
-    factory=composed(partial(ResourceDependent, resource="time")),
+    factory=composed(_turns_left),
     source=RESOURCE,
     ranges={"patience": Range(0.5, 8.0, log=True), "kappa": Range(0.0, 0.2)},
 )
 THREAD = Family(
     name="resource",
-    factory=composed(partial(ResourceDependent, resource="thread")),
+    factory=composed(_thread),
     source=RESOURCE,
     ranges=TIME_LEFT.ranges,
 )
@@ -205,7 +255,7 @@ COMBI = Family(
     name="combi",
     factory=_combi,
     source=ACCEPTANCE,
-    ranges={"beta": Range(2.0, 4.0, log=True), "since": Range(0.6, 0.95)},
+    ranges={"exponent": Range(2.0, 4.0, log=True), "since": Range(0.6, 0.95)},
     uses_history=True,
 )
 BEST_REPLY = Family(
@@ -215,4 +265,4 @@ BEST_REPLY = Family(
     ranges={"path": Range(0.2, 2.0, log=True)},
     uses_history=True,
 )
-COUNTER = Family(name="modelling", factory=composed(Counter, AcAsp() | AcTime(1.0)), source=HERE, uses_history=True)
+COUNTER = Family(name="modelling", factory=composed(Counter), source=HERE, uses_history=True)

@@ -12,7 +12,8 @@ import numpy as np
 
 from bargain_env.policy import Bools, Floats
 
-from .anchors import TIE, Frame, require_positive
+from .anchors import TIE, Frame
+from .checks import require_positive
 from .components import Offering, Proposal
 from .history import count, distinct
 
@@ -26,7 +27,8 @@ class Micro(Offering):
     good as that, which is the published rule. It knows no deadline, so a fine grid seldom agrees in 20 turns.
 
     Not reproduced: both published grids were anchored at their low end, rounded to whole units, so the seller opened up
-    to one step inside R + 500. Here each is anchored at its own S: seats are mirror images, and openings are exactly S.
+    to one step inside R + 500. Here each is anchored at its own S, rounded to the tick as an opening at S is: seats are
+    mirror images, openings are exactly S, and no two points of a grid are rounded into one.
 
     Attributes:
         step: currency units, rounded up to whole ticks.
@@ -52,7 +54,7 @@ class Micro(Offering):
         """Where it concedes, the next point of its grid, and the worst offer that it has made."""
         step = np.ceil(self.step / frame.tick - TIE) * frame.tick
         so_far = distinct(frame.made)
-        following = so_far * step
+        following = frame.opening + so_far * step
         due = (so_far <= distinct(frame.received)) & (following <= frame.reach + TIE * frame.tick)
         return due, following, np.fmax.reduce(frame.made, axis=0, initial=-np.inf)
 

@@ -16,6 +16,7 @@ from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 
 from .anchors import Frame
+from .checks import require_between
 from .components import Offering
 from .history import latest, total
 
@@ -35,7 +36,9 @@ class Weighted(Offering):
     def __post_init__(self) -> None:
         if len(self.tactics) != len(self.weights) or not self.tactics:
             raise InputError(f"{len(self.weights)} weights for {len(self.tactics)} tactics; give one for each")
-        if min(self.weights) < 0 or abs(sum(self.weights) - 1.0) > 1e-9:
+        for weight in self.weights:
+            require_between("weight", weight, 0.0, 1.0)
+        if abs(sum(self.weights) - 1.0) > 1e-9:
             raise InputError(f"weights {self.weights} must be 0 or more and have the sum 1")
 
     @property

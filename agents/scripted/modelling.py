@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 
-from .anchors import Frame, require_positive
-from .behaviour import behaviour
+from .anchors import Frame
+from .behaviour import Behaviour, behaviour
+from .checks import require_positive
 from .components import Offering, Proposal
 from .history import latest
 from .opponent_model import TimeModel
@@ -79,10 +81,16 @@ class Counter(Offering):
     """A time-dependent tactic whose firmness answers the opponent's `Behaviour`; it never takes a concession back.
 
     Attributes:
-        betas: Faratin's beta against each behaviour, in their order.
+        betas: Faratin's beta against each `Behaviour`, in their order.
     """
 
     betas: tuple[float, ...] = (0.25, 0.25, 0.15, 0.2, 0.15, 1.0, 0.5)
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.betas) != 1 or len(self.betas) != len(Behaviour):
+            raise InputError(f"betas {self.betas} must be {len(Behaviour)} numbers, one for each behaviour")
+        for beta in self.betas:
+            require_positive("betas: beta", beta)
 
     def target(self, frame: Frame) -> Floats:
         beta = np.array(self.betas)[behaviour(frame)]

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 
 from .anchors import Frame
+from .checks import require_whole
 from .components import Offering
 from .history import carried, latest
 
@@ -46,8 +46,8 @@ class TitForTat(Offering):
     retreats: bool = False
 
     def __post_init__(self) -> None:
-        _require_whole("lag", self.lag, 1)
-        _require_whole("extra", self.extra, 0)
+        require_whole("lag", self.lag, 1)
+        require_whole("extra", self.extra, 0)
 
     def target(self, frame: Frame) -> Floats:
         own, theirs = latest(frame.made), carried(frame.received)
@@ -73,7 +73,7 @@ class RelativeTitForTat(Offering):
     lag: int = 1
 
     def __post_init__(self) -> None:
-        _require_whole("lag", self.lag, 1)
+        require_whole("lag", self.lag, 1)
 
     def target(self, frame: Frame) -> Floats:
         return _by_factor(frame, since=self.lag, until=self.lag - 1)
@@ -90,7 +90,7 @@ class AveragedTitForTat(Offering):
     window: int = 1
 
     def __post_init__(self) -> None:
-        _require_whole("window", self.window, 1)
+        require_whole("window", self.window, 1)
 
     def target(self, frame: Frame) -> Floats:
         return _by_factor(frame, since=self.window, until=0)
@@ -122,8 +122,3 @@ class SplitDifference(Offering):
         anchor = np.where(np.isnan(own), 0.0, own)
         middle = (anchor + frame.standing) / 2
         return frame.within(np.where(np.isnan(middle), anchor, middle))
-
-
-def _require_whole(name: str, value: int, least: int) -> None:
-    if value != int(value) or value < least:
-        raise InputError(f"{name} {value} must be a whole number, {least} or more")

@@ -19,7 +19,8 @@ import numpy as np
 from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 
-from .anchors import Frame, require_positive
+from .anchors import Frame
+from .checks import require_between, require_positive
 from .components import Offering
 
 RESOURCES = ("time", "thread")
@@ -43,8 +44,7 @@ class ResourceDependent(Offering):
         require_positive("patience", self.patience)
         if self.resource not in RESOURCES:
             raise InputError(f"unknown resource {self.resource!r}; choose one of {', '.join(RESOURCES)}")
-        if not 0 <= self.kappa <= 1:
-            raise InputError(f"kappa {self.kappa} must lie in [0, 1]")
+        require_between("kappa", self.kappa, 0.0, 1.0)
 
     def target(self, frame: Frame) -> Floats:
         return frame.reach * (self.kappa + (1.0 - self.kappa) * np.exp(-self.patience * self._plenty(frame)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bargain_env.policy import Floats
 
 from .anchors import Frame
+from .checks import require_between
 from .components import Offering
 
 
@@ -23,12 +24,16 @@ class NearLimit(Offering):
     """Offer about ``margin`` short of R, shaken by ``U(-jitter, jitter)``; as published.
 
     Attributes:
-        margin: currency units.
-        jitter: currency units.
+        margin: currency units, 0 or more.
+        jitter: currency units, 0 or more.
     """
 
     margin: float = 25.0
     jitter: float = 15.0
+
+    def __post_init__(self) -> None:
+        require_between("margin", self.margin, 0.0)
+        require_between("jitter", self.jitter, 0.0)
 
     def target(self, frame: Frame) -> Floats:
         noise = self.jitter * (2.0 * frame.luck[:, 0] - 1.0)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 
-from .anchors import Frame, require_positive
+from .anchors import Frame
+from .checks import require_between, require_positive, require_whole
 from .components import Offering, Proposal
 
 
@@ -26,11 +26,15 @@ class TimeTactic(Offering):
     Attributes:
         head_start: turns that count as passed before the first. With 0 the clock is 0 on the first turn and 1 on the
             last, as in the paper; with 1 it is t / T, as in the published zoo, whose opening is already a step from S.
-        cap: the largest share of the time that counts.
+        cap: the largest share of the time that counts, in (0, 1].
     """
 
     head_start: int = 0
     cap: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_whole("head_start", self.head_start, 0)
+        require_positive("cap", self.cap, 1.0)
 
     @abstractmethod
     def curve(self, clock: Floats) -> Floats:
@@ -62,9 +66,9 @@ class Polynomial(TimeTactic):
     kappa: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive("beta", self.beta)
-        require_positive("cap", self.cap)
-        _require_share("kappa", self.kappa)
+        require_between("kappa", self.kappa, 0.0, 1.0)
 
     def curve(self, clock: Floats) -> Floats:
         risen = clock ** (1.0 / self.beta)
@@ -83,13 +87,14 @@ class Polynomial(TimeTactic):
         return cls(beta=1.0 / exponent)
 
     @classmethod
-    def from_seed_exponent(cls, beta: float, cap: float = 0.95) -> Polynomial:
-        """Concede ``reach · min(cap, t / T) ** beta``, as the published zoo.
+    def from_seed_exponent(cls, exponent: float, cap: float = 0.95) -> Polynomial:
+        """Concede ``reach · min(cap, t / T) ** exponent``, as the published zoo.
 
-        Its beta is one over Faratin's: 4 is its hard Boulware. The cap keeps even the last offer short of R.
+        The exponent, there called beta, is one over Faratin's: 4 is its hard Boulware. The cap keeps even the last offer
+        short of R.
         """
-        require_positive("beta", beta)
-        return cls(beta=1.0 / beta, head_start=1, cap=cap)
+        require_positive("exponent", exponent)
+        return cls(beta=1.0 / exponent, head_start=1, cap=cap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +110,9 @@ class Exponential(TimeTactic):
     kappa: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive("beta", self.beta)
-        require_positive("kappa", self.kappa)
-        _require_share("kappa", self.kappa)
+        require_positive("kappa", self.kappa, 1.0)
 
     def curve(self, clock: Floats) -> Floats:
         return np.exp((1.0 - clock) ** self.beta * np.log(self.kappa))
@@ -122,13 +127,17 @@ class Noisy(Offering):
 
     Attributes:
         tactic: what is shaken.
-        noise_max: currency units.
-        noise_scale: share of the assumed width.
+        noise_max: currency units, 0 or more.
+        noise_scale: share of the assumed width, 0 or more.
     """
 
     tactic: Offering
     noise_max: float = 25.0
     noise_scale: float = 0.05
+
+    def __post_init__(self) -> None:
+        require_between("noise_max", self.noise_max, 0.0)
+        require_between("noise_scale", self.noise_scale, 0.0)
 
     @property
     def mixed_turns(self) -> bool:
@@ -148,10 +157,13 @@ class Hardliner(Offering):
     """S until the last two turns, then ``cave_in_margin`` short of R.
 
     Attributes:
-        cave_in_margin: currency units.
+        cave_in_margin: currency units, 0 or more.
     """
 
     cave_in_margin: float = 5.0
+
+    def __post_init__(self) -> None:
+        require_between("cave_in_margin", self.cave_in_margin, 0.0)
 
     def target(self, frame: Frame) -> Floats:
         caves_in = frame.view.turn >= frame.view.games.max_turns - 1
@@ -169,10 +181,13 @@ class Fair(Offering):
     width of 500).
 
     Attributes:
-        opening: share of the way from S to F before the first turn.
+        opening: share of the way from S to F before the first turn, in [0, 1].
     """
 
     opening: float = 0.8
+
+    def __post_init__(self) -> None:
+        require_between("opening", self.opening, 0.0, 1.0)
 
     def target(self, frame: Frame) -> Floats:
         fair = np.maximum(frame.reach - frame.width / 2, 0.0)
@@ -193,8 +208,3 @@ class WalkAway(Offering):
 
     def target(self, frame: Frame) -> Floats:
         return frame.reach - frame.width * self.tactic.curve(self.tactic.clock(frame))
-
-
-def _require_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} {value} must lie in [0, 1]")

@@ -1,7 +1,7 @@
 """Does each trajectory id hold one episode that the rules allow, and do its labels follow from its moves?
 
 Structure comes first: an id whose rows are not one game has no right label. A label (history, success, ρ) that is wrong
-over a sound game can be computed again from the rows.
+over a sound game can be computed again from the rows. Before either: did somebody play who is held out of training data?
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from agents import is_held_out
+
 from .reading import Corpus
 from .step_rows import ROLES, StepRows, history
 
 Mask = NDArray[np.bool_]
 MERGED = "merged_episodes"
+HELD_OUT = "held_out_strategy"
+_HELD_OUT_MEANING = "a player is a strategy that is held out of training data, or one that is told both limits"
 NARROWEST_RANGE = 1e-6
 _CENT = 0.01
 """The seed's logs round prices to cents and ρ to four decimals."""
@@ -56,6 +60,16 @@ class Finding:
         touched = np.zeros(len(rows.ids), dtype=bool)
         touched[rows.episode[self.steps]] = True
         return touched
+
+
+def check_held_out(corpus: Corpus) -> Finding | None:
+    """Rows that name a strategy which never trains; names that are not registered here are left alone."""
+    named = pa.array(corpus.players.ravel(), pa.string()).dictionary_encode()
+    never = np.array([name is not None and is_held_out(name) for name in named.dictionary.to_pylist()], dtype=bool)
+    if not never.any():
+        return None
+    code = named.indices.fill_null(-1).to_numpy().reshape(-1, 2)
+    return Finding(HELD_OUT, _HELD_OUT_MEANING, (np.append(never, False)[code]).any(axis=1))
 
 
 def find_merged(rows: StepRows) -> Mask:

@@ -37,6 +37,7 @@ class Corpus:
         rows: the decisions; equal turns of one id keep the order of the file.
         rho: label claimed, NaN where none.
         success: claimed.
+        players: ``[N, 2]`` strategy of the seat that decides and of the other one, claimed row by row; None where unknown.
         history_roles: list array of the claimed history, its last `records.HISTORY_LENGTH` entries.
         history_prices: likewise.
     """
@@ -45,6 +46,7 @@ class Corpus:
     rows: StepRows
     rho: NDArray[np.float64]
     success: NDArray[np.bool_]
+    players: NDArray[np.object_]
     history_roles: pa.ListArray
     history_prices: pa.ListArray
 
@@ -143,7 +145,8 @@ def _corpus(files: list[Path], table: pa.Table) -> Corpus:
     )
     success = table["success"].to_numpy().astype(bool)
     histories = (_tail(table[name].combine_chunks()) for name in ("history_roles", "history_prices"))
-    return Corpus(files, rows, _floats(table, "rho_train"), success, *histories)
+    players = np.stack([_text(table, "strategy"), _text(table, "opponent_strategy")], axis=1)
+    return Corpus(files, rows, _floats(table, "rho_train"), success, players, *histories)
 
 
 def _text(table: pa.Table, name: str) -> NDArray[np.object_]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .checks import MERGED, Finding, check_labels, check_structure, find_merged
+from .checks import MERGED, Finding, check_held_out, check_labels, check_structure, find_merged
 from .linking import REPEATED, UNLINKED, link
 from .reading import Corpus
 from .step_rows import StepRows
@@ -50,9 +50,11 @@ def sound_rows(corpus: Corpus, repair: bool) -> tuple[StepRows, list[Problem]]:
         corpus: as read.
         repair: take merged ids apart (new ids ``ID/0``, ``ID/1``, …) and keep episodes whose labels are wrong, since
             labels are computed from the moves anyway. Otherwise the episodes concerned are dropped. An episode that
-            breaks the rules is dropped in either case.
+            breaks the rules, or whose players never train, is dropped in either case.
     """
+    corpus, held_out = _without_held_out(corpus)
     corpus, problems = _without_merged(corpus, repair)
+    problems = held_out + problems
     bad = np.zeros(len(corpus.rows.ids), dtype=bool)
     for finding in check_structure(corpus.rows):
         problems.append(_problem(finding, corpus.rows, DROPPED))
@@ -68,6 +70,14 @@ def sound_rows(corpus: Corpus, repair: bool) -> tuple[StepRows, list[Problem]]:
 def take(corpus: Corpus, episodes: Mask) -> Corpus:
     """Only the ids where the mask ``[E]`` is true."""
     return _reorder(corpus, corpus.rows.take(episodes), np.flatnonzero(episodes[corpus.rows.episode]))
+
+
+def _without_held_out(corpus: Corpus) -> tuple[Corpus, list[Problem]]:
+    """First of all, while an id still has every label that the file gives it: of a merged id all its episodes go."""
+    finding = check_held_out(corpus)
+    if finding is None:
+        return corpus, []
+    return take(corpus, ~finding.episodes(corpus.rows)), [_problem(finding, corpus.rows, DROPPED)]
 
 
 def _without_merged(corpus: Corpus, repair: bool) -> tuple[Corpus, list[Problem]]:
@@ -116,6 +126,7 @@ def _reorder(corpus: Corpus, rows: StepRows, order: NDArray[np.intp]) -> Corpus:
         rows=rows,
         rho=corpus.rho[order],
         success=corpus.success[order],
+        players=corpus.players[order],
         history_roles=corpus.history_roles.take(index),
         history_prices=corpus.history_prices.take(index),
     )

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+import agents
+from bargain_env.errors import InputError
 from experiments.match.contestants import SCRIPT
 from experiments.match.results import rho_text
 
@@ -47,7 +49,8 @@ def _without_keys(row: Row) -> Row:
 
 
 def ranking(columns: Columns, overall: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
-    """Everybody's utility over all seats, opponents and scenarios, the best first; controls are left out.
+    """Everybody's utility over all seats, opponents and scenarios, the best first; controls are left out, and so is who is
+    told both limits.
 
     An agent that takes ρ is there once for each of its `CONFIGURATIONS` that the grid holds.
 
@@ -61,7 +64,7 @@ def ranking(columns: Columns, overall: Sequence[Row], settings: Mapping[str, Any
         which scenarios are resampled; ``turns``; ``seats``: of each seat `SEAT_FIGURES`.
     """
     keys, sums = tallied(columns, ("agent", "agent_seat", "rho_requested"), settings)
-    entries = [e for e in _entries(keys) if e[0] not in settings.get("controls", [])]
+    entries = [e for e in _entries(keys) if e[0] not in settings.get("controls", []) and not _cheats(e[0])]
     if not entries:
         return []
     at = {key: i for i, key in enumerate(keys)}
@@ -103,6 +106,16 @@ def standings(found: Mapping[str, Any]) -> list[Row]:
     return [
         {"rank": i, **row, **known.get(row["agent"].removeprefix(SCRIPT), unknown)} for i, row in enumerate(ranked, 1)
     ]
+
+
+def _cheats(agent: str) -> bool:
+    """Whether an agent is a script that the registry says to cheat."""
+    if not agent.startswith(SCRIPT):
+        return False
+    try:
+        return agents.describe(agent.removeprefix(SCRIPT)).cheating
+    except InputError:  # of a plugin that is not loaded
+        return False
 
 
 def cheats(found: Mapping[str, Any]) -> set[str]:

@@ -87,7 +87,8 @@ def percentile_interval(samples: ArrayLike, level: float = LEVEL) -> tuple[Float
     low, high = np.full(x.shape[1], np.nan), np.full(x.shape[1], np.nan)
     some = ~np.isnan(x).all(axis=0)
     tail = 50.0 * (1.0 - level)
-    low[some], high[some] = np.nanpercentile(x[:, some], [tail, 100.0 - tail], axis=0)
+    if some.any():
+        low[some], high[some] = np.nanpercentile(x[:, some], [tail, 100.0 - tail], axis=0)
     return low, high
 
 

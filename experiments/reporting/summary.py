@@ -1,7 +1,7 @@
 """From the episodes table to ``summary.json`` and ``summary.csv``; no other input, so anyone can recompute them.
 
 Only ``landmarks`` and ``strategies`` do not follow from episodes: the tournament adds them, see
-`experiments.reporting.landmarks`.
+`experiments.reporting.landmarks`. Who is told both limits, and so is in no ranking, is known to the registry.
 
 A *cell* is agent x seat x requested ρ x opponent; *overall* is the same over all opponents. Utilities charge every
 impasse as 0; ``utility_deals`` is the mean over deals only. Achieved ρ exists for deals only, so the agreement rate
