@@ -45,12 +45,12 @@ def replacing_folder(path: Path, mark: str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        if path.exists():
-            path.replace(old)
         try:
+            if path.exists():
+                path.replace(old)
             temporary.replace(path)
-        except OSError:
-            if old.exists():
+        except BaseException:  # an interrupt too: between the two renames neither version stands where it belongs
+            if old.exists() and not path.exists():
                 old.replace(path)
             raise
     finally:

@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark env
     python -m experiments.benchmark strategies
+    python -m experiments.benchmark train
     python -m experiments.benchmark env --json > speed.json
 
 A ratio below its bar is marked, and with --check makes the command exit with 1.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,20 +30,28 @@ from experiments import cli
 from experiments.speed import curve, env, strategies
 from experiments.speed.stopwatch import Speed
 
-SUITES = {"env": env.measure, "strategies": strategies.measure}
 SCHEMA_VERSION = 1
+
+
+def _train(seconds: float, seed: int) -> Iterator[Speed]:
+    from experiments.speed import train  # imports PyTorch and transformers, seconds that the other suites need not wait
+
+    return train.measure(seconds, seed)
+
+
+SUITES = {"env": env.measure, "strategies": strategies.measure, "train": _train}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Measure speeds and compare each with a reference measured in the same run."""
 
-    suite: Annotated[Literal["env", "strategies"], tyro.conf.Positional]
-    """What to measure: the faces of the environment, or the zoo."""
+    suite: Annotated[Literal["env", "strategies", "train"], tyro.conf.Positional]
+    """What to measure: the faces of the environment, the zoo, or training."""
     seconds: float = 1.0
     """How long each thing is measured."""
     seed: int = 0
-    """Draws the games and the actions."""
+    """Draws the games and the actions, or the weights and the rows."""
     out: Path | None = None
     """Folder for benchmark.json and, for env, the curve of cost by batch size."""
     check: bool = False
@@ -99,21 +109,30 @@ def _machine() -> dict[str, str]:
 def _table(found: list[Speed]) -> Table:
     table = Table(box=None, pad_edge=False)
     goals = any(speed.goal is not None for speed in found)
-    for name in ("", "rate", *(["asked for"] if goals else []), "ns each", "ratio", "bar", "reference"):
+    for name in ("", "rate", *(["asked for"] if goals else []), "each", "ratio", "bar", "reference"):
         table.add_column(name, justify="left" if name in ("", "reference") else "right")
     for speed in found:
         ratio = "" if speed.ratio is None else f"{speed.ratio:.2f}"
         if speed.meets is not None:
             ratio = f"[{'green' if speed.meets else 'red'}]{ratio}[/]"
-        bar = "" if speed.bar is None else f"{speed.bar:g}"
+        bar = "" if speed.bar is None else f"{speed.bar:.3g}"
         goal = ["" if speed.goal is None else _rate(speed.goal)] if goals else []
-        rate, each = f"{_rate(speed.rate)} {speed.unit}", f"{1e9 / speed.rate:,.0f}"
+        rate, each = f"{_rate(speed.rate)} {speed.unit}", _each(speed)
         table.add_row(speed.name, rate, *goal, each, ratio, bar, speed.reference)
     return table
 
 
 def _rate(rate: float) -> str:
+    if rate < 1e3:
+        return f"{rate:.3g}"
     return f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:.0f} k"
+
+
+def _each(speed: Speed) -> str:
+    """Time of one unit; nothing for what is no rate."""
+    if not speed.unit.endswith("/s"):
+        return ""
+    return f"{1e9 / speed.rate:,.0f} ns" if speed.rate >= 1e4 else f"{1e3 / speed.rate:,.2f} ms"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Train a HyperLoRA adapter on a prepared steps table: ``python -m experiments.train --data DIR --out DIR``.
 
-Flags and defaults are the seed's (section 5); ``--model-name janus-nano`` trains on the shipped base.
+Flags and defaults are the seed's (section 5); ``--model-name janus-nano`` trains on the shipped base. Several processes:
+``accelerate launch -m experiments.train …`` or ``torchrun --nproc-per-node 2 -m experiments.train …``.
 """
 
 from __future__ import annotations
@@ -12,28 +13,33 @@ if not __package__:  # run as a file: imports start at the repository
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 import tyro
 from numpy.typing import NDArray
+from rich.console import Console
 
 from bargain_env.errors import InputError
 from bargain_env.files import sha256
 from experiments import cli
 from experiments.corpus.records import HISTORY_LENGTH
+from experiments.keeper import BEST, Heldout, Keeper
 from experiments.training_log import TrainingLog
 from hyperlora.base import load_base
-from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config, save_hyperlora_adapter
+from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config
 from hyperlora.data import NegotiationDataset, read_steps
-from hyperlora.evaluate import evaluate_loss
+from hyperlora.evaluate import decision_facts
+from hyperlora.forecast import forecast
 from hyperlora.inject import TARGET_MODULES, HyperLoRASettings
+from hyperlora.plan import TrainSettings
 from hyperlora.prompt import markers
-from hyperlora.resume import OPTIMIZER, load_optimizer, optimizer_tensors
-from hyperlora.train import StepReport, TrainSettings, make_optimizer, train
+from hyperlora.rehearsal import rehearse
+from hyperlora.train import TrainingDiverged, make_state, train
+from hyperlora.workers import Workers, join, shard_base
 
 
 @dataclass
@@ -68,14 +74,18 @@ class Settings:
     """Weight of the loss on each decimal of a price."""
     prompt_format: int = 2
     """Prompt format: 2, or the older 1."""
+    markers: Literal["new", "existing"] = "new"
+    """Give the prompt's markers tokens of their own, or spell them with the base's (for exports to vLLM and llama.cpp)."""
     max_length: int = 1024
     """Longest sequence in tokens; longer prompts lose their front."""
     rho_jitter: float = 0.0
     """Half-width of a uniform shift of each deal's rho label, kept in [0, 1]: neighbouring requests learn together."""
+    max_train_samples: int | None = None
+    """Train on that many decisions only: the first of a seeded order, so that a larger number holds the smaller one."""
     batch_size: int = 4
     """Rows a micro-batch."""
     grad_accum: int = 8
-    """Micro-batches a step."""
+    """Micro-batches a step, in each process."""
     lr: float = 2e-4
     """Peak learning rate."""
     beta2: float = 0.999
@@ -88,18 +98,32 @@ class Settings:
     """Decay after the warm-up: linear or cosine."""
     lambda_sep: float = 0.0
     """Weight of the gate-separation loss."""
+    sep_mode: str = "pair"
+    """Its form: pair (bounded, each pair by its own distance), or seed."""
     lambda_smooth: float = 0.0
     """Weight of the gate-smoothness loss."""
     sep_exclude_failures: Literal["true", "false"] = "true"
     """Leave rho = -1 out of both gate losses."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of matrix products while training; auto: what accelerate launch says, else fp32."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
     save_every: int = 500
     """Steps between checkpoints; 0 for none but the final one."""
     eval_every: int = 500
     """Steps between evaluations on the eval split; 0 for none."""
+    play_games: int = 2
+    """Scenarios of the games that each evaluation plays, at five rho from both seats against three scripts; 0 for none."""
+    patience: int = 0
+    """Stop after that many evaluations in a row without a better loss; 0 never. The best adapter is kept in best."""
     seed: int = 42
     """Of initial weights, row order and dropout."""
-    resume: Path | None = None
-    """Checkpoint folder to continue from, exactly."""
+    resume: str | None = None
+    """Checkpoint folder to continue from, exactly; latest: the last one in --out, if there is one."""
+    dry_run: bool = False
+    """Check settings, data, tokens and memory, take one step on a shrunk model, write nothing."""
+    tensorboard: bool = False
+    """Also write TensorBoard events, to --out/tensorboard."""
     save_pickle: bool = False
     """Also write the seed's adapter_state.pt."""
     device: str = "auto"
@@ -110,84 +134,99 @@ class Settings:
     """Print the paths of the results as JSON, and nothing else."""
 
 
-def run(settings: Settings) -> Path:
-    """Train as ``settings`` say; returns the folder of the final adapter.
+def run(settings: Settings) -> Path | None:
+    """Train as ``settings`` say; returns the folder of the final adapter, None after a dry run.
 
     Raises:
         InputError: a setting, the data, the base or the checkpoint cannot be used; nothing is written.
+        TrainingDiverged: the loss or a gradient is not finite, or has exploded; names the last good checkpoint.
     """
-    console, plan = cli.console(settings.quiet or settings.json), _plan(settings)
-    table = read_steps(settings.data, "train")
-    identity = _identity(settings)
-    model, tokenizer, first_step = _model(settings, identity)
-    dataset, held_out = _dataset(settings, table, tokenizer, settings.rho_jitter), _eval_set(settings, tokenizer)
+    workers = join(settings.device)
+    plan, identity = _plan(settings), _identity(settings, workers)
+    console = cli.console(settings.quiet or settings.json or not workers.first)
+    table = _train_rows(settings)
+    if settings.dry_run:
+        dry_run(settings, plan, table, workers, console)
+        return None
+    source = _resumed(settings)
+    model, tokenizer, first_step = _model(settings, identity, source, workers)
+    shard_base(model, workers)
+    dataset, held_out = _dataset(settings, table, tokenizer, settings.rho_jitter), _held_out(settings, tokenizer)
+    _announce(console, settings, dataset, held_out, model, first_step)
+    state = make_state(model, plan)
+    if source is not None:
+        state.load(source)
+    rehearse(model, dataset, plan, workers)
     out = cli.output_folder(settings.out)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    console.print(
-        f"{len(dataset)} decisions ({dataset.dropped} dropped: degenerate price range), {trainable:,} trainable parameters "
-        f"on {model.base_spec} ({model.base_precision}), steps {first_step} → {settings.max_steps}"
-    )
-    if held_out is None and settings.eval_every:
-        console.print("no evaluation: the data have no rows of split 'eval'")
-    optimizer = make_optimizer(model, plan)
-    if settings.resume:
-        load_optimizer(optimizer, settings.resume)
-    with TrainingLog(console, settings.max_steps, first_step) as log:
-        keeper = Keeper(settings, identity, out, model, tokenizer, optimizer, held_out, log)
-        train(model, dataset, plan, optimizer=optimizer, first_step=first_step, on_step=keeper.on_step)
-    keeper.save("final", settings.max_steps)
-    console.print(f"wrote {out / 'final'} and {out / 'training_log.json'}", soft_wrap=True)
-    console.print(
-        f"next: python -m experiments.tournament --agents janus:{out / 'final'} --rho 0:1:0.1", soft_wrap=True
-    )
-    if settings.json:
-        print(json.dumps({"adapter": str(out / "final"), "log": str(out / "training_log.json")}))
+    events = out / "tensorboard" if settings.tensorboard and workers.first else None
+    with TrainingLog(console, settings.max_steps, first_step, tensorboard=events) as log:
+        keeper = Keeper(
+            settings, identity, out, model, tokenizer, state, held_out, log, workers, source=source, console=console
+        )
+        try:
+            if not keeper.stopping.stopped:
+                train(model, dataset, plan, state=state, first_step=first_step, workers=workers, on_step=keeper.on_step)
+        except TrainingDiverged as error:
+            last = keeper.last_good
+            raise TrainingDiverged(f"{error}; last good checkpoint: {last if last else 'none yet'}") from error
+        keeper.finish()
+    if workers.first:
+        _close(settings, keeper, console)
     return out / "final"
 
 
-@dataclass(slots=True)
-class Keeper:
-    """What happens beside the training itself: evaluation, checkpoints and the log, each when it is due."""
+def dry_run(settings: Settings, plan: TrainSettings, table: pa.Table, workers: Workers, console: Console) -> None:
+    """Say what the run would need and whether it would begin to learn.
 
-    settings: Settings
-    identity: dict[str, Any]
-    out: Path
-    model: Any
-    tokenizer: Any
-    optimizer: torch.optim.AdamW
-    held_out: NegotiationDataset | None
-    log: TrainingLog
-
-    def save(self, name: str, step: int, files: dict[str, dict[str, torch.Tensor]] | None = None) -> None:
-        """Write the adapter as it is now to the folder ``name``."""
-        save_hyperlora_adapter(
-            self.model,
-            self.tokenizer,
-            self.out / name,
-            k_history=self.settings.k_history,
-            prompt_format=self.settings.prompt_format,
-            card=_card(self.settings, step),
-            pickle=self.settings.save_pickle,
-            extra={"step": step, "run": self.identity},
-            files=files,
+    Raises:
+        InputError: it would fail, or what is known to be needed exceeds the memory that is free.
+    """
+    found = forecast(
+        settings.model_name, lambda tokenizer: _dataset(settings, table, tokenizer, settings.rho_jitter), _shape(settings),
+        plan, use_qlora=settings.use_qlora, prompt_format=settings.prompt_format, markers=settings.markers,
+        device=workers.device,
+    )  # fmt: skip
+    if settings.json:
+        print(json.dumps(found.as_dict()))
+    console.print(
+        f"{found.rows} decisions, the longest {found.longest} tokens; {found.adapter_parameters:,} trainable parameters in "
+        f"{found.adapted_layers} layers on {found.base_parameters:,} frozen ones\n"
+        f"memory: base {_gib(found.base_bytes)}, adapter and optimizer {_gib(found.adapter_bytes)}, logits "
+        f"{_gib(found.logit_bytes)}, activations on top; {_gib(found.free_bytes)} free on {workers.device}\n"
+        f"one step on a shrunk model of the same architecture: loss {found.first_loss:.3f}",
+        soft_wrap=True,
+    )
+    if found.needed_bytes > found.free_bytes:
+        raise InputError(
+            f"{_gib(found.needed_bytes)} are needed and {_gib(found.free_bytes)} free; try --use-qlora, a smaller "
+            f"--batch-size or a smaller base"
         )
+    console.print("nothing was written; leave out --dry-run to train")
 
-    def on_step(self, report: StepReport) -> None:
-        """Called after each optimizer step."""
-        self.log(report)
-        last = report.step == self.settings.max_steps
-        due = bool(self.settings.save_every) and report.step % self.settings.save_every == 0
-        evaluation = None
-        if self.held_out is not None and (last or report.step % self.settings.eval_every == 0):
-            evaluation = evaluate_loss(self.model, self.held_out)
-            self.log.console.print(f"  eval loss {evaluation['eval_loss']:.4f} on {evaluation['rows']} rows")
-        name = f"step-{report.step:06d}" if due else ""
-        if due:
-            self.save(name, report.step, {OPTIMIZER: optimizer_tensors(self.optimizer)})
-        if due or evaluation or last:
-            self.log.checkpoint(report.step, name, report.lr, evaluation)
-            resumed = str(self.settings.resume) if self.settings.resume else None
-            self.log.write(self.out / "training_log.json", resumed_from=resumed)
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.1f} MiB"
+
+
+def _announce(
+    console: Console, settings: Settings, dataset: NegotiationDataset, held_out: Heldout | None, model: Any, done: int
+) -> None:
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    console.print(
+        f"{len(dataset)} decisions ({dataset.dropped} dropped: degenerate price range), {trainable:,} trainable parameters "
+        f"on {model.base_spec} ({model.base_precision}), steps {done} → {settings.max_steps}"
+    )
+    if held_out is None and settings.eval_every:
+        console.print("no evaluation: the data have no rows of split 'eval'")
+
+
+def _close(settings: Settings, keeper: Keeper, console: Console) -> None:
+    final = keeper.out / "final"
+    names = ["final", *([BEST] if keeper.stopping.best_step else []), "training_log.json", "training_summary.json"]
+    console.print(f"wrote {', '.join(str(keeper.out / name) for name in names)}", soft_wrap=True)
+    console.print(f"next: python -m experiments.tournament --agents janus:{final} --rho 0:1:0.1", soft_wrap=True)
+    if settings.json:
+        print(json.dumps({"adapter": str(final), "log": str(keeper.out / "training_log.json")}))
 
 
 def _plan(settings: Settings) -> TrainSettings:
@@ -195,40 +234,87 @@ def _plan(settings: Settings) -> TrainSettings:
     if not 1 <= settings.k_history <= HISTORY_LENGTH:
         raise InputError(f"--k-history {settings.k_history} must lie in 1 … {HISTORY_LENGTH}, what steps tables hold")
     markers(settings.prompt_format)
-    if settings.seed < 0 or settings.rank < 1:
-        raise InputError(f"--seed {settings.seed} must be at least 0 and --rank {settings.rank} at least 1")
+    least = {"rank": 1, "hyper_hidden": 1, "save_every": 0, "eval_every": 0, "play_games": 0, "patience": 0}
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
+    if settings.max_train_samples is not None and settings.max_train_samples < 1:
+        raise InputError(f"--max-train-samples {settings.max_train_samples} must be at least 1")
     options = {k: v for k, v in vars(settings).items() if k in TrainSettings.__dataclass_fields__}
+    launched = (
+        os.environ.get("ACCELERATE_MIXED_PRECISION", "no") if settings.precision == "auto" else settings.precision
+    )
+    options["precision"] = "fp32" if launched == "no" else launched
     return TrainSettings(**{**options, "sep_exclude_failures": settings.sep_exclude_failures == "true"})
 
 
-def _identity(settings: Settings) -> dict[str, Any]:
+FREE = (
+    "data", "out", "save_every", "eval_every", "play_games", "resume", "save_pickle", "device", "dry_run", "tensorboard",
+    "quiet", "json",
+)  # fmt: skip
+"""Settings that do not change the weights at a given step."""
+
+
+def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
     """What a run's weights depend on: a resumed run must agree in all of it."""
-    free = ("data", "out", "save_every", "eval_every", "resume", "save_pickle", "device", "quiet", "json")
     source = settings.data / "steps.parquet" if settings.data.is_dir() else settings.data
-    settled = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(settings).items() if k not in free}
-    return {**settled, "data_sha256": sha256(source)}
+    settled = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(settings).items() if k not in FREE}
+    if not source.is_file():
+        raise InputError(f"{source} does not exist; make it with `python -m experiments.prepare`")
+    evaluated = {"eval_every": settings.eval_every} if settings.patience else {}
+    return {**settled, **evaluated, "precision": _plan(settings).precision, "processes": workers.count,
+            "data_sha256": sha256(source)}  # fmt: skip
 
 
-def _model(settings: Settings, identity: dict[str, Any]) -> tuple[Any, Any, int]:
-    device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if settings.resume:
-        config = read_config(settings.resume)
-        step, before = config.get("step"), config.get("run", {})
-        if not isinstance(step, int) or step >= settings.max_steps:
-            raise InputError(f"{settings.resume} is at step {step}; give --max-steps above it")
-        changed = [f"{k} {before.get(k)!r} → {v!r}" for k, v in identity.items() if before.get(k) != v]
-        if changed:
-            raise InputError(
-                f"--resume continues the same run, but {', '.join(changed)}; repeat the first run's options"
-            )
-        adapter = load_hyperlora_adapter(settings.resume, device=device)
-        return adapter.model, adapter.tokenizer, step
-    model, tokenizer = load_base(settings.model_name, settings.use_qlora, device=device)
-    shape = HyperLoRASettings(
+UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,
+          "gradient_checkpointing": False, "patience": 0}  # fmt: skip
+"""What runs did before these settings were written down."""
+
+
+def _resumed(settings: Settings) -> Path | None:
+    """The checkpoint to continue from."""
+    if settings.resume is None:
+        return None
+    if settings.resume != "latest":
+        return Path(settings.resume)
+    found = sorted(settings.out.glob("step-*")) if settings.out.is_dir() else []
+    return found[-1] if found else None
+
+
+def _model(settings: Settings, identity: dict[str, Any], source: Path | None, workers: Workers) -> tuple[Any, Any, int]:
+    device = str(workers.device)
+    if source is None:
+        model, tokenizer = load_base(settings.model_name, settings.use_qlora, device=device)
+        prepare_model(
+            model, tokenizer, _shape(settings), settings.prompt_format, settings.seed, markers=settings.markers
+        )
+        return model, tokenizer, 0
+    config = read_config(source)
+    step, before = config.get("step"), {**UNSAID, **config.get("run", {})}
+    if not isinstance(step, int) or step >= settings.max_steps:
+        raise InputError(f"{source} is at step {step}; give --max-steps above it")
+    changed = [f"{k} {before.get(k)!r} → {v!r}" for k, v in identity.items() if before.get(k) != v]
+    if changed:
+        raise InputError(f"--resume continues the same run, but {', '.join(changed)}; repeat the first run's options")
+    adapter = load_hyperlora_adapter(source, device=device)
+    return adapter.model, adapter.tokenizer, step
+
+
+def _shape(settings: Settings) -> HyperLoRASettings:
+    return HyperLoRASettings(
         settings.rank, settings.alpha, settings.dropout, settings.hyper_hidden, tuple(settings.target_modules),
         settings.use_fourier, settings.fourier_freqs,
     )  # fmt: skip
-    return prepare_model(model, tokenizer, shape, settings.prompt_format, settings.seed), tokenizer, 0
+
+
+def _train_rows(settings: Settings) -> pa.Table:
+    """The training rows, or the first of a seeded order of them, in the order of the table."""
+    table = read_steps(settings.data, "train")
+    wanted = settings.max_train_samples
+    if wanted is None or wanted >= table.num_rows:
+        return table
+    order = np.random.default_rng([settings.seed, table.num_rows]).permutation(table.num_rows)
+    return table.take(np.sort(order[:wanted]))
 
 
 def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float = 0.0) -> NegotiationDataset:
@@ -250,20 +336,11 @@ def _labels(table: pa.Table, jitter: float, seed: int) -> NDArray[np.float64]:
     return np.where(rho >= 0.0, np.clip(rho + shift, 0.0, 1.0), rho)
 
 
-def _eval_set(settings: Settings, tokenizer: Any) -> NegotiationDataset | None:
+def _held_out(settings: Settings, tokenizer: Any) -> Heldout | None:
     if not settings.eval_every:
         return None
     table = read_steps(settings.data, "eval", allow_empty=True)
-    return _dataset(settings, table, tokenizer) if table.num_rows else None
-
-
-def _card(settings: Settings, step: int) -> str:
-    return (
-        f"# HyperLoRA adapter\n\nBase `{settings.model_name}`, rank {settings.rank}, alpha {settings.alpha:g}, "
-        f"step {step} of {settings.max_steps}, seed {settings.seed}.\n\n"
-        f"Load with `hyperlora.load_hyperlora_adapter(folder)` or play with "
-        f"`python -m experiments.tournament --agents janus:FOLDER`.\n"
-    )
+    return Heldout(_dataset(settings, table, tokenizer), decision_facts(table)) if table.num_rows else None
 
 
 if __name__ == "__main__":

@@ -11,10 +11,14 @@ from .base import load_base
 from .binding import bind_rho
 from .checkpoint import Adapter, load_hyperlora_adapter, prepare_model, save_hyperlora_adapter
 from .data import HyperLoRACollator, NegotiationDataset
+from .dense import save_merged
+from .digest import adapter_digest
+from .export import export, export_grid
 from .gates import RhoHyperNet, gate_bank
 from .inject import HyperLoRASettings, adapter_parameters, inject_hyperlora
 from .layer import HyperLoRALinear
 from .losses import compute_gate_separation_loss, compute_gate_smoothness_loss
+from .merge import merge, merged, unmerge
 from .prompt import (
     SPECIAL_TOKENS,
     build_history_str,
@@ -23,6 +27,7 @@ from .prompt import (
     format_success_text,
     normalize_price,
 )
+from .swap import swap
 from .tokens import build_nano_tokenizer
 
 __all__ = [
@@ -33,6 +38,7 @@ __all__ = [
     "HyperLoRASettings",
     "NegotiationDataset",
     "RhoHyperNet",
+    "adapter_digest",
     "adapter_parameters",
     "bind_rho",
     "build_history_str",
@@ -40,13 +46,20 @@ __all__ = [
     "build_prompt",
     "compute_gate_separation_loss",
     "compute_gate_smoothness_loss",
+    "export",
+    "export_grid",
     "format_rho_text",
     "format_success_text",
     "gate_bank",
     "inject_hyperlora",
     "load_base",
     "load_hyperlora_adapter",
+    "merge",
+    "merged",
     "normalize_price",
     "prepare_model",
     "save_hyperlora_adapter",
+    "save_merged",
+    "swap",
+    "unmerge",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -13,10 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from bargain_env.errors import InputError
 
+from .identity import base_digest as base_digest
+from .identity import identify
 from .tokens import build_nano_tokenizer
 
 NANO = "janus-nano"
@@ -69,6 +69,30 @@ def load_tokenizer(folder: Path | str, **options: Any) -> Any:
     return (PreTrainedTokenizerFast if bare else AutoTokenizer).from_pretrained(str(folder), **options)
 
 
+def load_tokenizer_of(spec: str) -> Any:
+    """The tokenizer of a base, without its model; ``spec`` as for `load_base`.
+
+    Raises:
+        InputError: as `load_base`.
+    """
+    folder, extra = _locate(spec)
+    with _loading(spec):
+        return load_tokenizer(folder, **extra)
+
+
+def load_config(spec: str) -> Any:
+    """The configuration of a base, without its weights; ``spec`` as for `load_base`.
+
+    Raises:
+        InputError: as `load_base`.
+    """
+    from transformers import AutoConfig
+
+    folder, extra = _locate(spec)
+    with _loading(spec):
+        return AutoConfig.from_pretrained(folder, **extra)
+
+
 def load_base(
     spec: str, use_qlora: bool = False, dtype: torch.dtype | None = None, device: str = "cpu"
 ) -> tuple[Any, Any]:
@@ -82,33 +106,41 @@ def load_base(
         device: where to put it.
 
     Returns:
-        ``(model, tokenizer)``, model in eval mode.
+        ``(model, tokenizer)``, model in eval mode, with ``base_spec``, ``base_precision`` and the digests of `identify`.
 
     Raises:
         InputError: nothing loadable under this name; says what was tried.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     folder, extra = _locate(spec)
     options: dict[str, Any] = {**extra, "dtype": dtype or (torch.float32 if extra or spec == NANO else "auto")}
     if use_qlora:
         options |= {"quantization_config": _four_bits(options["dtype"]), "device_map": {"": device}}
-    try:
+    elif extra:
+        options["quantization_config"] = GgufConfig(dequantize=True)  # packed blocks cannot be adapted
+    with _loading(spec), no_progress_bar():
         tokenizer = load_tokenizer(folder, **extra)
-        with no_progress_bar():
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"cannot load base model {spec!r}: {reason}; give janus-nano, a folder, a .gguf file or a hub id"
-        ) from error
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     if use_qlora:
         guard_four_bits(model)
     else:
         model = model.to(device)
     model.base_spec = spec
-    model.base_precision = "nf4" if use_qlora else str(model.dtype).removeprefix("torch.")
+    identify(model)
     return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def _loading(spec: str) -> Iterator[None]:
+    """What goes wrong in loading ``spec``, in one line that says what to give instead."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"cannot load base model {spec!r}: {reason}; give janus-nano, a folder, a .gguf file or a hub id"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -167,21 +199,3 @@ def guard_four_bits(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def base_digest(model: Any) -> str:
-    """SHA-256 that names a base model's weights: its shape, and samples of its embedding and of every norm, in bfloat16.
-
-    These are what 4-bit loading leaves alone, so the digest is the same in every precision of one checkpoint; it takes
-    milliseconds. Two models that differ in projections alone are not told apart.
-    """
-    names = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    table: Tensor = model.get_input_embeddings().weight.detach()
-    shape = [getattr(model.config, name, None) for name in names] + list(table.shape)
-    digest = hashlib.sha256(json.dumps(shape).encode())
-    norms = [p.detach() for name, p in model.named_parameters() if "norm" in name.split(".")[-2]]
-    for tensor in (table, *norms):
-        flat = tensor.reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 4096)][:4096].to("cpu", torch.bfloat16)
-        digest.update(sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()

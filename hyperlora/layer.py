@@ -23,6 +23,11 @@ class HyperLoRALinear(nn.Module):
         rank: r.
         alpha: α.
         dropout: probability, on the update, while training.
+
+    Attributes:
+        base_layer: the frozen base, or the merged copy of it while `hyperlora.merge` is in force.
+        unmerged: the frozen base while a merged copy stands in its place, else empty. It hides in a tuple because a
+            submodule would add names to the model's parameters and state.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class HyperLoRALinear(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(int(base_layer.out_features), rank, device=device))  # type: ignore[arg-type]
         self.index = -1
         self.binding: RhoBinding | None = None
+        self.unmerged: tuple[nn.Module, ...] = ()
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw A (Kaiming-uniform with a = √5, as PEFT does), on the CPU for every device alike, and zero B."""
@@ -57,6 +63,12 @@ class HyperLoRALinear(nn.Module):
             "lora_B": self.lora_B,
             **{f"hyper_net.{name}": p for name, p in self.hyper_net.named_parameters()},
         }
+
+    @torch.no_grad()
+    def update(self, gates: Tensor) -> Tensor:
+        """(α / r) · B · diag(g) · A ``[d_out, d_in]`` of one row of gates ``[rank]``; at least float32, no gradients."""
+        wide = torch.promote_types(self.lora_B.dtype, torch.float32)
+        return (self.lora_B.to(wide) * (gates * self.scaling).to(wide)) @ self.lora_A.to(wide)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, …, d_in]`` → ``[B, …, d_out]``; the bare base layer where no ρ is bound."""

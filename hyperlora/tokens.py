@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import string
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from bargain_env.errors import InputError, unknown
 
 from .prompt import INSTRUCTION, SPECIAL_TOKENS, markers
 
@@ -55,17 +58,37 @@ def _escape(word: str) -> str:
     return "".join(f"\\{c}" if c in ".^$*+?()[]{}|\\/<>" else "\\n" if c == "\n" else c for c in word)
 
 
-def add_markers(tokenizer: Any, prompt_format: int = 2) -> list[int]:
-    """Give each marker of the prompt an id of its own.
+MARKER_MODES = ("new", "existing")
+"""How the prompt's markers are spelled: each as a token of its own, or in pieces that the base already knows."""
+
+
+def add_markers(tokenizer: Any, prompt_format: int = 2, mode: str = "new") -> list[int]:
+    """Make ``tokenizer`` ready for prompts; the prompt's text is the same in both modes.
+
+    ``new`` gives each marker a token of its own, and its embedding must be trained. ``existing`` leaves the vocabulary
+    alone: a marker is read in the pieces that the tokenizer cuts it into, and an export is a plain LoRA. Either way a
+    tokenizer without a padding token pads with its end-of-sequence token, which adds nothing.
 
     Returns:
-        The ids that lie beyond the tokenizer's previous size, in order: rows that no pretraining has seen.
+        The ids of the markers that the vocabulary did not have, in order: rows that no pretraining has seen.
+
+    Raises:
+        InputError: unknown mode, or the tokenizer has neither a padding nor an end-of-sequence token.
     """
-    before = len(tokenizer)
-    tokenizer.add_special_tokens({"additional_special_tokens": markers(prompt_format)})
+    if mode not in MARKER_MODES:
+        raise unknown("markers", mode, MARKER_MODES)
+    added = []
+    if mode == "new":
+        known, wanted = tokenizer.get_vocab(), markers(prompt_format)
+        tokenizer.add_special_tokens({"extra_special_tokens": wanted}, replace_extra_special_tokens=False)
+        added = sorted(tokenizer.convert_tokens_to_ids([marker for marker in wanted if marker not in known]))
     if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise InputError(
+                "this tokenizer has neither a pad nor an eos token; set tokenizer.eos_token and load it again"
+            )
         tokenizer.pad_token = tokenizer.eos_token
-    return list(range(before, len(tokenizer)))
+    return added
 
 
 def encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -77,3 +100,14 @@ def tokenizer_digest(tokenizer: Any) -> str:
     """SHA-256 of the vocabulary: equal for tokenizers that give the same ids to the same tokens."""
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write ``tokenizer`` to ``folder``, without the notes on where this copy of it came from.
+
+    With them a tokenizer that was saved, loaded and saved again would be another file than before.
+    """
+    tokenizer.save_pretrained(str(folder))
+    path = folder / "tokenizer_config.json"
+    config = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("is_local", "local_files_only")}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

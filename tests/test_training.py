@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -22,34 +21,6 @@ from hyperlora.inject import adapter_state
 from hyperlora.train import TrainSettings, learning_rate, train
 
 TINY = {"batch_size": 8, "grad_accum": 2, "lr": 3e-3, "warmup_steps": 2}
-
-
-@pytest.fixture(scope="module")
-def data(steps, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    ids = steps["trajectory_id"].to_pylist()
-    split = ["eval" if i in set(ids[:40]) else "train" for i in ids]
-    column = steps.column_names.index("split")
-    pq.write_table(steps.set_column(column, "split", pa.array(split)), folder / "steps.parquet")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def base(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base") / "nano"
-    return pretrain.run(
-        pretrain.Settings(
-            data=data,
-            out=folder,
-            hidden=32,
-            layers=2,
-            heads=2,
-            intermediate=48,
-            max_steps=20,
-            batch_size=16,
-            quiet=True,
-        )
-    )
 
 
 def settings(data, base, out, **changes):
@@ -152,35 +123,35 @@ def test_accumulation_equals_one_large_batch(steps):
     assert grads[0] == pytest.approx(grads[1], rel=1e-4)
 
 
-def test_training_lowers_the_loss(data, base, tmp_path):
-    train_command.run(settings(data, base, tmp_path, max_steps=30, eval_every=30, save_every=0))
+def test_training_lowers_the_loss(training_data, tiny_base, tmp_path):
+    train_command.run(settings(training_data, tiny_base, tmp_path, max_steps=30, eval_every=30, save_every=0))
     log = json.loads((tmp_path / "training_log.json").read_text())
     from hyperlora.data import read_steps
     from hyperlora.evaluate import evaluate_loss
 
-    model, tokenizer = load_base(str(base))
-    before = evaluate_loss(model, NegotiationDataset(read_steps(data, "eval"), tokenizer))
+    model, tokenizer = load_base(str(tiny_base))
+    before = evaluate_loss(model, NegotiationDataset(read_steps(training_data, "eval"), tokenizer))
     assert log["final"]["eval"]["eval_loss"] < before["eval_loss"] - 0.01
     assert set(log["final"]["eval"]["rho_bucket_losses"]) == {f"{k / 10:.1f}-{(k + 1) / 10:.1f}" for k in range(10)}
 
 
-def test_the_saved_base_reads_the_tokens_it_was_trained_on(base, steps):
-    trained, loaded = build_nano_tokenizer(), load_base(str(base))[1]
+def test_the_saved_base_reads_the_tokens_it_was_trained_on(tiny_base, steps):
+    trained, loaded = build_nano_tokenizer(), load_base(str(tiny_base))[1]
     for ours, theirs in zip(NegotiationDataset(steps, trained), NegotiationDataset(steps, loaded), strict=True):
         assert torch.equal(ours["input_ids"], theirs["input_ids"])
 
 
-def test_resume_is_bit_exact(data, base, tmp_path):
-    train_command.run(settings(data, base, tmp_path / "whole"))
-    train_command.run(settings(data, base, tmp_path / "rest", resume=tmp_path / "whole" / "step-000003"))
+def test_resume_is_bit_exact(training_data, tiny_base, tmp_path):
+    train_command.run(settings(training_data, tiny_base, tmp_path / "whole"))
+    train_command.run(settings(training_data, tiny_base, tmp_path / "rest", resume=tmp_path / "whole" / "step-000003"))
     whole, rest = read_state(tmp_path / "whole" / "final"), read_state(tmp_path / "rest" / "final")
     halfway = read_state(tmp_path / "whole" / "step-000003")
     assert any(not torch.equal(halfway[k], whole[k]) for k in whole)
     assert all(torch.equal(rest[k], whole[k]) for k in whole)
 
 
-def test_checkpoint_round_trip_and_pickle(data, base, tmp_path):
-    final = train_command.run(settings(data, base, tmp_path, save_pickle=True, max_steps=3))
+def test_checkpoint_round_trip_and_pickle(training_data, tiny_base, tmp_path):
+    final = train_command.run(settings(training_data, tiny_base, tmp_path, save_pickle=True, max_steps=3))
     loaded = load_hyperlora_adapter(final)
     state = adapter_state(loaded.model)
     assert all(torch.equal(state[k], v) for k, v in read_state(final).items())
@@ -193,11 +164,11 @@ def test_checkpoint_round_trip_and_pickle(data, base, tmp_path):
     assert (final / "README.md").read_text().startswith("# HyperLoRA adapter")
 
 
-def test_another_base_is_refused(data, base, tmp_path):
-    final = train_command.run(settings(data, base, tmp_path / "a", max_steps=1))
+def test_another_base_is_refused(training_data, tiny_base, tmp_path):
+    final = train_command.run(settings(training_data, tiny_base, tmp_path / "a", max_steps=1))
     other = pretrain.run(
         pretrain.Settings(
-            data=data,
+            data=training_data,
             out=tmp_path / "other",
             hidden=32,
             layers=2,
@@ -208,14 +179,14 @@ def test_another_base_is_refused(data, base, tmp_path):
             quiet=True,
         )
     )
-    assert base_digest(load_base(str(base))[0]) != base_digest(load_base(str(other))[0])
+    assert base_digest(load_base(str(tiny_base))[0]) != base_digest(load_base(str(other))[0])
     with pytest.raises(InputError, match="trained on"):
         load_hyperlora_adapter(final, base=str(other))
     load_hyperlora_adapter(final, base=str(other), allow_base_mismatch=True)
 
 
-def test_damaged_and_missing_checkpoints_say_so(data, base, tmp_path):
-    final = train_command.run(settings(data, base, tmp_path, max_steps=1))
+def test_damaged_and_missing_checkpoints_say_so(training_data, tiny_base, tmp_path):
+    final = train_command.run(settings(training_data, tiny_base, tmp_path, max_steps=1))
     with pytest.raises(InputError, match="no adapter in"):
         load_hyperlora_adapter(tmp_path / "nowhere")
     copy = tmp_path / "copy"
@@ -227,7 +198,7 @@ def test_damaged_and_missing_checkpoints_say_so(data, base, tmp_path):
     with pytest.raises(InputError, match="no weights"):
         load_hyperlora_adapter(copy)
     with pytest.raises(InputError, match="give --max-steps above"):
-        train_command.run(settings(data, base, tmp_path / "again", max_steps=1, resume=final))
+        train_command.run(settings(training_data, tiny_base, tmp_path / "again", max_steps=1, resume=final))
 
 
 def test_blind_rho_keeps_the_distribution_and_cuts_the_relation(steps):
