@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .gates import GateBank, RhoHyperNet
+from .gates import GateBank, Mark, RhoHyperNet
 
 OTHER_GATES = (
     "gradient checkpointing recomputes a forward pass that ran at other gates than those of now (another rho was bound, the "
@@ -81,24 +81,16 @@ class RhoBinding:
             self.put(None, None, self.bound)
             return
         rows = self.bound if self.bound is not None and rho is self.bound else self.as_rows(rho)
-        weights = self._fingerprint(rows) if rows is self.bound and not torch.is_grad_enabled() else None
+        weights = self._mark(rows) if rows is self.bound and not torch.is_grad_enabled() else None
         if weights is None or weights != self._weights:
-            self.put(self.bank(rows), rho, self.bound)
+            self.put(self.bank(rows, None if weights is None else weights[0]), rho, self.bound)
             self._weights = weights
         self.conflict = False
 
-    def _fingerprint(self, rows: Tensor) -> tuple[list[int], ...] | None:
-        """Changes when ρ or a weight of the gates is replaced or written in place; None where PyTorch does not say.
-
-        What is written through ``.data`` is not counted by PyTorch; bind ρ again after such a write.
-        """
-        if torch.compiler.is_compiling():
-            return None
-        tensors = [*self.bank.parameters(), rows]
-        try:
-            return [id(t) for t in tensors], [t.data_ptr() for t in tensors], [t._version for t in tensors]
-        except RuntimeError:  # tensors made in inference mode have no version
-            return None
+    def _mark(self, rows: Tensor) -> tuple[Mark, int] | None:
+        """Changes when ρ or a weight of the gates does; None where PyTorch does not say. See `GateBank.mark`."""
+        mark = self.bank.mark()
+        return None if mark is None or rows.is_inference() else (mark, rows._version)
 
     def refuse_if_merged(self, rho: Any) -> None:
         """A merged model is at its merged ρ for every row; another ρ on top would be added to it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -113,12 +114,16 @@ class RhoHyperNet(nn.Module):
             return ACTIVATIONS[self.activation](x)
 
 
+Mark = tuple[list[int], list[int]]
+WEIGHT, BIAS, VERSION = itemgetter("weight"), itemgetter("bias"), attrgetter("_version")
+
+
 class GateBank:
     """All gate networks of a model as one: gates of every layer in three batched products, equal to calling each net.
 
     A Python loop over the 196 small networks of a 28-layer model costs as much as a layer of it; this does not. The
-    networks keep their own parameters, by which they are trained, saved and merged; these are stacked anew in each call,
-    and gradients flow back to them.
+    networks keep their own parameters, by which they are trained, saved and merged; these are stacked anew in each call
+    that records gradients, which flow back to them. Without gradients the stacks are kept until a weight changes.
 
     Args:
         nets: of one shape, in layer order.
@@ -132,20 +137,53 @@ class GateBank:
             raise ValueError(f"a gate bank needs networks of one shape; got {sorted({net.settings for net in nets})}")
         self.first = nets[0]
         # Looking an attribute up in a module costs a microsecond, and there are a thousand to look up.
-        self._tables = [[net.net._modules[str(position)]._parameters for net in nets] for position in LINEARS]
+        stages = [net._modules["net"]._modules for net in nets]  # type: ignore[union-attr]
+        self._tables = [[stage[str(position)]._parameters for stage in stages] for position in LINEARS]  # type: ignore[union-attr]
+
+        self._stacks: list[tuple[Tensor, Tensor]] = []
+        self._made_from: list[Tensor] = []
+        self._mark: Mark | None = None
 
     def parameters(self) -> list[Tensor]:
         """Weights and biases of the first layers, of the second, of the third."""
-        return [table[name] for tables in self._tables for name in ("weight", "bias") for table in tables]  # type: ignore[misc]
+        return [tensor for tables in self._tables for each in (WEIGHT, BIAS) for tensor in map(each, tables)]
 
-    def __call__(self, rho: Tensor) -> Tensor:
-        """Gates ``[L, B, rank]`` of ρ ``[B, 1]``."""
+    def mark(self) -> Mark | None:
+        """Changes when a weight is replaced or written in place; None where PyTorch does not say.
+
+        Two marks tell nothing unless the tensors of the first are still held when the second is taken: another tensor may
+        lie where a freed one lay. What is written through ``.data`` in place is not counted by PyTorch.
+        """
+        if torch.compiler.is_compiling():
+            return None
+        tensors = self.parameters()
+        try:
+            return list(map(Tensor.data_ptr, tensors)), list(map(VERSION, tensors))
+        except RuntimeError:  # tensors made in inference mode have no version
+            return None
+
+    def stacks(self, mark: Mark | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Weights ``[L, out, in]`` and biases ``[L, out]`` of the three stages."""
+        if torch.is_grad_enabled():
+            return self._stack()
+        mark = mark or self.mark()
+        if mark is None or mark != self._mark:
+            self._stacks, self._mark, self._made_from = self._stack(), mark, self.parameters()
+        return self._stacks
+
+    def _stack(self) -> list[tuple[Tensor, Tensor]]:
+        dtype = self.first.precision
+        return [
+            (torch.stack(list(map(WEIGHT, tables))).to(dtype), torch.stack(list(map(BIAS, tables))).to(dtype))
+            for tables in self._tables
+        ]
+
+    def __call__(self, rho: Tensor, mark: Mark | None = None) -> Tensor:
+        """Gates ``[L, B, rank]`` of ρ ``[B, 1]``; ``mark`` is that of now, if it was taken already."""
         dtype = self.first.precision
         with full_precision(rho.device):
             x = self.first.encode(rho.to(dtype)).expand(len(self._tables[0]), -1, -1)
-            for i, tables in enumerate(self._tables):
-                weight = torch.stack([table["weight"] for table in tables]).to(dtype)  # type: ignore[misc]
-                bias = torch.stack([table["bias"] for table in tables]).to(dtype)  # type: ignore[misc]
+            for i, (weight, bias) in enumerate(self.stacks(mark)):
                 x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
                 x = F.silu(x) if i < len(LINEARS) - 1 else x
             return ACTIVATIONS[self.first.activation](x)

@@ -157,6 +157,6 @@ def batch_gates(model: Any, rho: Tensor) -> Tensor:
     binding: RhoBinding = model.hyperlora_binding
     gates = binding.gates
     fresh = gates is not None and rho is binding.made_of and not binding.spent
-    if gates is not None and fresh and gates.requires_grad == torch.is_grad_enabled():
+    if gates is not None and fresh and (gates.requires_grad or not torch.is_grad_enabled()):
         return gates
     return binding.bank(binding.as_rows(rho))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -179,6 +180,11 @@ class Probe:
             parameter.grad = None
         return found
 
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every parameter and buffer: a copy of a large base to compare with would not fit."""
+        tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return {name: hashlib.sha256(_bytes(tensor)).hexdigest() for name, tensor in tensors}
+
     def equal(self, ours: Tensor, theirs: Tensor, note: str) -> Finding:
         """That two tensors of logits are equal up to the order of sums."""
         return Finding("", gap(ours, theirs), self.tolerance, note)
@@ -191,6 +197,10 @@ def logits_of(output: Any) -> Tensor:
     return (
         output["logits"] if isinstance(output, Mapping) else output.logits if hasattr(output, "logits") else output[0]
     )
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def gap(ours: Tensor, theirs: Tensor) -> float:

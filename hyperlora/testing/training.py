@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import torch
@@ -44,14 +43,14 @@ def every_b_is_reached(probe: Probe) -> Finding:
 
 def base_unchanged(probe: Probe) -> Finding:
     """O22: after a step nothing but the adapter has other bytes."""
-    before = _digests(probe)
+    before = probe.digests()
     optimizer = torch.optim.SGD(probe.parameters.values(), lr=0.1)
     probe.model.train()
     with bind_rho(probe.model, probe.rho):
         probe.loss().backward()
     moves = {name for name, p in probe.parameters.items() if p.grad is not None and (0.1 * p.grad != 0).any()}
     optimizer.step()
-    after = _digests(probe)
+    after = probe.digests()
     changed = {name for name in before if after[name] != before[name]}
     wrong = sorted(changed - probe.parameters.keys())
     if not wrong and not changed & moves:
@@ -59,17 +58,6 @@ def base_unchanged(probe: Probe) -> Finding:
     return Finding(
         "", float(len(wrong)), 0.0, f"changed: {', '.join(wrong[:3])}" if wrong else "tensors of the base that changed"
     )
-
-
-def _digests(probe: Probe) -> dict[str, str]:
-    """SHA-256 of every parameter and buffer; a copy of a large base to compare with would not fit."""
-    tensors = [*probe.model.named_parameters(), *probe.model.named_buffers()]
-    return {name: hashlib.sha256(_bytes(tensor)).hexdigest() for name, tensor in tensors}
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def checkpointing(probe: Probe) -> Finding:
@@ -93,7 +81,7 @@ def recomputed_at_another_rho(probe: Probe) -> Finding:
     reseed(probe.model, probe.seed)
     with bind_rho(probe.model, probe.rho):
         loss = probe.loss()
-    note = "gradients of a pass whose rho was replaced before its backward pass, unless that raises"
+    note = "gradients where rho changed before the backward pass, unless it raises"
     try:
         with bind_rho(probe.model, probe.rho.flip(0)):
             probe.loss()

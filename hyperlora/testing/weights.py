@@ -12,7 +12,6 @@ from ..identity import is_four_bit_linear
 from ..inject import adapter_state, load_adapter_state
 from .probe import Probe, gap
 from .report import Finding, Skipped
-from .training import _digests
 
 AT, ELSEWHERE = 0.3, 0.7
 """ρ to merge at, and ρ to merge at and leave: a base that drifts once at one ρ may stand still the second time."""
@@ -57,11 +56,11 @@ def merged(probe: Probe) -> Finding:
 
 def unmerged(probe: Probe) -> Finding:
     """O7: the base is back, bit for bit."""
-    module, before = _merge(), _digests(probe)
+    module, before = _merge(), probe.digests()
     off = probe.logits(None)
     module.merge(probe.model, ELSEWHERE)
     module.unmerge(probe.model)
-    after = _digests(probe)
+    after = probe.digests()
     wrong = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if wrong:
         return Finding("", float(len(wrong)), 0.0, f"differs after unmerge: {', '.join(wrong[:3])}")

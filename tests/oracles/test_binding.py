@@ -10,7 +10,8 @@ import torch
 
 from hyperlora import bind_rho, inject_hyperlora
 from hyperlora.inject import adapter_modules
-from oracles.models import awake, ids, largest_gap, logits, taken_gradients, tiny, training
+
+from .models import awake, ids, largest_gap, logits, taken_gradients, tiny, training
 
 RHO = torch.tensor([[0.0], [0.5], [1.0]])
 X = ids()
@@ -69,13 +70,14 @@ def test_an_error_inside_the_block_comes_out_as_it_is():
     assert model.current_rho is None
 
 
-def test_a_rho_written_after_binding_does_not_reach_the_model():
-    model, rho = awake(inject_hyperlora(tiny())), RHO.clone()
-    with torch.no_grad(), bind_rho(model, rho):
-        rho.fill_(0.1)
+@pytest.mark.parametrize("rho", [RHO, torch.tensor([[0.9]])])
+def test_a_rho_written_after_binding_does_not_reach_the_model(rho):
+    model, given = awake(inject_hyperlora(tiny())), rho.clone()
+    with torch.no_grad(), bind_rho(model, given):
+        given.fill_(0.1)
         inside = model(X).logits
-    assert not torch.equal(logits(model, X, rho), inside)
-    assert torch.equal(logits(model, X, RHO), inside)
+    assert not torch.equal(logits(model, X, given), inside)
+    assert torch.equal(logits(model, X, rho), inside)
 
 
 def test_a_pass_that_begins_inside_the_model_raises():
@@ -88,6 +90,14 @@ def test_a_pass_that_begins_inside_the_model_raises():
     with torch.no_grad(), bind_rho(model, 0.5):
         model(X)
         assert torch.equal(model.lm_head(model.model(X).last_hidden_state), model(X).logits)
+
+
+def test_a_backward_pass_of_other_gates_does_not_outlive_itself():
+    model = training()
+    with bind_rho(model, RHO):
+        total = loss(model)
+    total.backward()
+    assert torch.isfinite(model.model(X).last_hidden_state).all()
 
 
 def test_a_merged_model_refuses_rho():
@@ -123,7 +133,7 @@ def test_gates_are_made_once_a_block_without_gradients(monkeypatch):
     calls = []
     bank = type(model.hyperlora_binding.bank)
     original = bank.__call__
-    monkeypatch.setattr(bank, "__call__", lambda self, rho: calls.append(1) or original(self, rho))
+    monkeypatch.setattr(bank, "__call__", lambda self, rho, mark=None: calls.append(1) or original(self, rho))
     with torch.no_grad(), bind_rho(model, RHO):
         for _ in range(3):
             model(X)

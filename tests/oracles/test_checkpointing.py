@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from hyperlora import adapter_parameters, bind_rho, compute_gate_separation_loss
 from hyperlora.binding import RhoBinding
-from oracles.models import KINDS, ids, largest_gap, taken_gradients, training
+
+from .models import KINDS, ids, largest_gap, taken_gradients, training
 
 RHO = torch.tensor([[0.0], [0.5], [1.0]])
 OTHER = torch.full((3, 1), 0.7)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hyperlora import RhoHyperNet, bind_rho, gate_bank, inject_hyperlora
 from hyperlora.gates import ACTIVATIONS, GateBank, lipschitz_bound
-from oracles.models import awake, ids, logits, tiny
+
+from .models import awake, ids, logits, tiny
 
 RHO = torch.linspace(-1, 1, 7).unsqueeze(1)
 
@@ -179,3 +180,23 @@ def test_o32_the_encoding_s_part_of_the_bound():
         plain.net[position].weight.data = torch.eye(*plain.net[position].weight.shape, dtype=torch.float64)
     assert max(rates) == pytest.approx(min(rates))
     assert lipschitz_bound(net) / lipschitz_bound(plain) == pytest.approx(rates[0])
+
+
+def test_kept_stacks_follow_the_weights():
+    nets = [RhoHyperNet(3, 8) for _ in range(4)]
+    bank, rho = GateBank(nets), torch.tensor([[0.2], [0.9]])
+    rounds = []
+    with torch.no_grad():
+        for change in (
+            lambda: None,
+            lambda: nets[1].net[2].weight.mul_(2.0),
+            lambda: setattr(nets[2].net[4], "bias", torch.nn.Parameter(torch.ones(3))),
+            lambda: setattr(nets[0].net[0].weight, "data", torch.full((8, 1), 0.5)),
+        ):
+            change()
+            gates = bank(rho)
+            torch.testing.assert_close(gates, torch.stack([net(rho) for net in nets]), atol=1e-6, rtol=0)
+            assert bank.stacks() is bank.stacks()  # kept while nothing changes
+            rounds.append(gates)
+    assert all((a - b).abs().max() > 1e-3 for a, b in zip(rounds, rounds[1:], strict=False))
+    assert bank(rho).requires_grad

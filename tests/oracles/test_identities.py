@@ -13,7 +13,8 @@ from torch.autograd import gradcheck
 from hyperlora import HyperLoRALinear, adapter_parameters, bind_rho, inject_hyperlora
 from hyperlora.inject import adapter_modules
 from hyperlora.losses import target_loss
-from oracles.models import ATOL, KINDS, awake, ids, logits, tiny
+
+from .models import ATOL, KINDS, awake, ids, logits, tiny
 
 RHO = torch.tensor([[0.0], [0.5], [1.0]])
 

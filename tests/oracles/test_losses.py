@@ -18,7 +18,8 @@ from hyperlora import (
 )
 from hyperlora.gates import ACTIVATIONS, lipschitz_bound
 from hyperlora.losses import SEPARATION_MODES, target_loss
-from oracles.models import KINDS, awake, descended, gate_parameters, gates_only, ids, tiny
+
+from .models import KINDS, awake, descended, gate_parameters, gates_only, ids, tiny
 
 RHO = torch.tensor([[0.0], [0.2], [-1.0], [0.9], [0.55]])
 
@@ -168,3 +169,26 @@ def test_the_terms_use_the_gates_of_the_running_pass(monkeypatch):
         with torch.no_grad():
             assert not compute_gate_separation_loss(model, model.current_rho).requires_grad
     assert len(calls) == 4
+
+
+def test_the_terms_use_no_gates_of_another_rho_or_without_gradients():
+    model, other = awake(inject_hyperlora(tiny(), dropout=0.0)), torch.tensor([[0.2], [0.3], [0.9]])
+    alone = compute_gate_separation_loss(model, other)
+    with bind_rho(model, torch.tensor([[0.1], [0.5], [0.9]])):
+        model(ids())
+        assert not torch.equal(compute_gate_separation_loss(model, model.current_rho), alone)
+        assert torch.equal(compute_gate_separation_loss(model, other), alone)
+        with torch.no_grad():
+            model(ids())
+        assert compute_gate_separation_loss(model, model.current_rho).requires_grad
+
+
+def test_both_points_of_the_smoothness_term_lie_in_the_continuum(monkeypatch):
+    model, seen = gates_only(), []
+    bank = type(model.hyperlora_binding.bank)
+    original = bank.__call__
+    monkeypatch.setattr(bank, "__call__", lambda self, rho: seen.append(rho) or original(self, rho))
+    compute_gate_smoothness_loss(model, torch.tensor([[0.0], [0.5], [0.51], [1.0]]), step=0.5)
+    assert seen[0].min() >= 0.0
+    assert seen[0].max() <= 1.0
+    assert len(seen[0].unique()) > 4

@@ -9,7 +9,8 @@ from bargain_env.errors import InputError
 from hyperlora import compute_gate_separation_loss
 from hyperlora.gates import ACTIVATIONS
 from hyperlora.losses import SEPARATION_MODES, _hinge
-from oracles.models import descended, gate_parameters, gates_only
+
+from .models import descended, gate_parameters, gates_only
 
 RHO = torch.tensor([[0.0], [0.2], [-1.0], [0.9], [0.55]])
 
