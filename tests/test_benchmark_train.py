@@ -262,7 +262,8 @@ def test_smollm2_is_measured_where_it_is_installed(tiny, monkeypatch, base):
     assert [speed.name for speed in train.measure(1e-6, 0)] == [*without, "SmolLM2-135M, step, to PEFT LoRA"]
 
 
-def test_slow_things_and_sizes_are_readable(capsys):
+def test_slow_things_and_sizes_are_readable():
     speeds = [Speed("fast", 2e6, "moves/s"), Speed("slow", 0.25, "steps/s"), Speed("size", 19_447_808, "bytes")]
     assert [benchmark._each(speed) for speed in speeds] == ["500 ns", "4,000.00 ms", ""]
     assert [benchmark._rate(speed.rate) for speed in speeds] == ["2.00 M", "0.25", "19.45 M"]
+    assert [benchmark._rate(rate) for rate in (45.44, 1216.3, 99_500)] == ["45.4", "1,216", "100 k"]

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -112,8 +112,16 @@ def gates(seconds: float, seed: int) -> Iterator[Speed]:
     together, alone = batch_gates(bank, rho), torch.stack([net(rho) for net in nets])
     if not (together - alone).abs().max() <= 1e-6:
         raise RuntimeError("the gate bank computes other gates than a loop over its networks")
-    for label, backward, bar in (("forward", False, BANK_BAR), ("forward and backward", True, None)):
-        works = {"ours": _bank_work(bank, rho, backward), "loop": _loop_work(nets, rho, backward)}
+    for label, mode, bar in (
+        ("forward", "graph", BANK_BAR),
+        ("forward and backward", "backward", None),
+        ("forward without gradients", "values", None),
+    ):
+        own, single = list(adapter_parameters(bank).values()), [p for net in nets for p in net.parameters()]
+        works = {
+            "ours": _passes(lambda: [batch_gates(bank, rho)], own, mode),
+            "loop": _passes(lambda: [net(rho) for net in nets], single, mode),
+        }
         found = rates(works, seconds, clock=time.process_time)
         name, rate = f"gates of {len(nets)} layers, {label}", found["ours"]
         yield Speed(name, rate, "passes/s", "a loop over the networks", rate / found["loop"], bar)
@@ -126,30 +134,15 @@ def _bank(seed: int) -> tuple[Any, list[seed_training.SeedGates]]:
     return model, seed_training.gate_nets(adapter_state(model), RANK, HIDDEN)
 
 
-def _bank_work(bank: Any, rho: Tensor, backward: bool) -> Work:
-    parameters = list(adapter_parameters(bank).values())
+def _passes(forward: Callable[[], list[Tensor]], trained: list[nn.Parameter], mode: str) -> Work:
+    """One pass: only ``values``; with the ``graph`` that a training step records; or with the ``backward`` pass too."""
 
     def work() -> float:
-        with torch.set_grad_enabled(backward):
-            found = batch_gates(bank, rho)
-        if backward:
-            found.sum().backward()
-            for parameter in parameters:
-                parameter.grad = None
-        return 1.0
-
-    return work
-
-
-def _loop_work(nets: list[seed_training.SeedGates], rho: Tensor, backward: bool) -> Work:
-    parameters = [parameter for net in nets for parameter in net.parameters()]
-
-    def work() -> float:
-        with torch.set_grad_enabled(backward):
-            found = [net(rho) for net in nets]
-        if backward:
+        with torch.set_grad_enabled(mode != "values"):
+            found = forward()
+        if mode == "backward":
             torch.stack(found).sum().backward()
-            for parameter in parameters:
+            for parameter in trained:
                 parameter.grad = None
         return 1.0
 
