@@ -123,8 +123,8 @@ def _table(found: list[Speed]) -> Table:
 
 
 def _rate(rate: float) -> str:
-    if rate < 1e3:
-        return f"{rate:.3g}"
+    if rate < 1e4:
+        return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
     return f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:.0f} k"
 
 
