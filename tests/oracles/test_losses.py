@@ -159,7 +159,7 @@ def test_the_terms_use_the_gates_of_the_running_pass(monkeypatch):
     calls = []
     bank = type(model.hyperlora_binding.bank)
     original = bank.__call__
-    monkeypatch.setattr(bank, "__call__", lambda self, rho: calls.append(1) or original(self, rho))
+    monkeypatch.setattr(bank, "__call__", lambda self, rho, mark=None: calls.append(1) or original(self, rho))
     with bind_rho(model, torch.tensor([[0.1], [0.5], [0.9]])):
         loss, _ = target_loss(model, x, x)
         (loss + compute_gate_separation_loss(model, model.current_rho)).backward()
