@@ -50,12 +50,14 @@ class RhoBinding:
     def __init__(self, nets: Sequence[RhoHyperNet]) -> None:
         self.nets = list(nets)
         self.merged_at: float | None = None
-        self.bank = GateBank(self.nets)
+        self.bank = GateBank.of(self.nets)
         self.put(None, None, None)
 
     def put(self, gates: Tensor | None, made_of: Any, bound: Tensor | None, waiting: bool = False) -> None:
         """Replace the gates that the layers read, and what is known of them."""
         self.gates, self.made_of, self.bound, self.waiting = gates, made_of, bound, waiting
+        # Cut once: each layer indexing for itself would have a gradient of the whole, most of it zeros.
+        self._rows = () if gates is None else gates.unbind(0)
         self.conflict = self.spent = False
         self.running: tuple[Tensor | None] | None = None
         self._weights: Any = None
@@ -83,7 +85,7 @@ class RhoBinding:
         rows = self.bound if self.bound is not None and rho is self.bound else self.as_rows(rho)
         weights = self._mark(rows) if rows is self.bound and not torch.is_grad_enabled() else None
         if weights is None or weights != self._weights:
-            self.put(self.bank(rows, None if weights is None else weights[0]), rho, self.bound)
+            self.put(self.bank(rows), rho, self.bound)
             self._weights = weights
         self.conflict = False
 
@@ -128,7 +130,7 @@ class RhoBinding:
             if self.waiting:
                 raise RuntimeError(NOT_THROUGH_MODEL)
             return None
-        gates = self.gates[index]
+        gates = self._rows[index]
         if gates.shape[0] not in (1, batch):
             raise ValueError(
                 f"{gates.shape[0]} values of rho are bound but the batch has {batch} rows; bind one rho, or one a row "

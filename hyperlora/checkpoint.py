@@ -29,6 +29,7 @@ from .adapter_files import (
 )
 from .base import NANO, load_base, load_tokenizer, nano_folder
 from .card import adapter_card
+from .digest import adapter_digest
 from .inject import HyperLoRASettings, adapter_state, inject_hyperlora, load_adapter_state
 from .prompt import K_HISTORY
 from .prompt import markers as markers_of
@@ -225,6 +226,7 @@ def load_hyperlora_adapter(
     _wrap(model, tokenizer, config)
     load_adapter_state(model, state)
     model.base_named, model.trained_precision = config["base_model"], trained
+    model.hyperlora_digest = adapter_digest(model)
     if trained not in (None, model.base_precision):
         warnings.warn(
             f"the adapter in {folder} was trained on its base in {trained} and is served on {model.base_precision}: it "

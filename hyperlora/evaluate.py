@@ -26,7 +26,7 @@ from bargain_env.policy import Bools, Floats, Ints
 from .binding import bind_rho
 from .data import HyperLoRACollator, NegotiationDataset
 from .decode.scorer import Scorer
-from .losses import IGNORE
+from .losses import IGNORE, target_logits
 
 BUCKETS = 10
 
@@ -194,11 +194,9 @@ def _row_losses(model: Any, batch: dict[str, torch.Tensor]) -> tuple[Floats, Int
     device = next(model.parameters()).device
     ids, labels = batch["input_ids"].to(device), batch["labels"].to(device)
     wanted = labels[:, 1:] != IGNORE
-    keep = F.pad(wanted, (0, 1))
     bound = bind_rho(model, batch["rho"]) if hasattr(model, "hyperlora_binding") else contextlib.nullcontext()
     with bound:
-        out = model(input_ids=ids, logits_to_keep=keep, use_cache=False)
-    logits = out.logits.reshape(-1, out.logits.shape[-1]).float()
+        logits = target_logits(model, ids, wanted)
     per_token = torch.zeros(wanted.shape, device=device)
     per_token[wanted] = F.cross_entropy(logits, labels[:, 1:][wanted], reduction="none")
     return per_token.sum(dim=1).double().cpu().numpy(), wanted.sum(dim=1).cpu().numpy()

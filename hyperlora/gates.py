@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -89,6 +88,14 @@ class RhoHyperNet(nn.Module):
             for position, factor in zip(LINEARS, (2.0, 1.5, 4.0), strict=True):
                 self.net[position].weight.mul_(factor)  # type: ignore[operator]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and biases by name, its own or the bank's slices."""
+        return {
+            f"net.{position}.{name}": getattr(self.net[position], name)
+            for position in LINEARS
+            for name in ("weight", "bias")
+        }
+
     @property
     def precision(self) -> torch.dtype:
         """What gates are computed in: float32, or float64 where the weights are."""
@@ -109,89 +116,110 @@ class RhoHyperNet(nn.Module):
         with full_precision(rho.device):
             x = self.encode(rho.to(dtype))
             for stage in self.net:
-                linear = isinstance(stage, nn.Linear)
+                linear = isinstance(stage, nn.Linear | BankedLinear)
                 x = F.linear(x, stage.weight.to(dtype), stage.bias.to(dtype)) if linear else stage(x)  # type: ignore[arg-type]
             return ACTIVATIONS[self.activation](x)
 
 
 Mark = tuple[list[int], list[int]]
-WEIGHT, BIAS, VERSION = itemgetter("weight"), itemgetter("bias"), attrgetter("_version")
 
 
-class GateBank:
-    """All gate networks of a model as one: gates of every layer in three batched products, equal to calling each net.
+class GateBank(nn.Module):
+    """All gate networks of a model as one: it owns their weights, stacked, and each network reads its slice.
 
-    A Python loop over the 196 small networks of a 28-layer model costs as much as a layer of it; this does not. The
-    networks keep their own parameters, by which they are trained, saved and merged; these are stacked anew in each call
-    that records gradients, which flow back to them. Without gradients the stacks are kept until a weight changes.
+    Gates of every layer take three batched products, and an optimizer sees six tensors instead of six a layer. Weights
+    are stacked as ``[L, in, out]``, which is how a batched product and its backward pass read them; biases lie flat, so
+    that an optimizer that decays only matrices leaves them alone.
 
     Args:
-        nets: of one shape, in layer order.
+        nets: of one shape, in layer order; their own parameters are replaced by slices of these.
 
     Raises:
         ValueError: no network, or networks of different shapes.
     """
 
     def __init__(self, nets: Sequence[RhoHyperNet]) -> None:
+        super().__init__()
         if not nets or any(net.settings != nets[0].settings for net in nets):
             raise ValueError(f"a gate bank needs networks of one shape; got {sorted({net.settings for net in nets})}")
-        self.first = nets[0]
-        # Looking an attribute up in a module costs a microsecond, and there are a thousand to look up.
-        stages = [net._modules["net"]._modules for net in nets]  # type: ignore[union-attr]
-        self._tables = [[stage[str(position)]._parameters for stage in stages] for position in LINEARS]  # type: ignore[union-attr]
+        self.layers, self.encode, self.activation = len(nets), nets[0].encode, ACTIVATIONS[nets[0].activation]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for stage, position in enumerate(LINEARS):
+            linears: list[Any] = [net.net[position] for net in nets]
+            with torch.no_grad():
+                self.weights.append(torch.stack([linear.weight.t() for linear in linears]))
+                self.biases.append(torch.cat([linear.bias for linear in linears]))
+            for index, net in enumerate(nets):
+                net.net[position] = BankedLinear(self, stage, index).train(net.training)
+        self.train(nets[0].training)
 
-        self._stacks: list[tuple[Tensor, Tensor]] = []
-        self._made_from: list[Tensor] = []
-        self._mark: Mark | None = None
+    def slice(self, stage: int, index: int) -> tuple[Tensor, Tensor]:
+        """Weight ``[out, in]`` and bias ``[out]`` of one linear layer of one network: views of what is trained."""
+        return self.weights[stage][index].t(), self.biases[stage].view(self.layers, -1)[index]
 
-    def parameters(self) -> list[Tensor]:
-        """Weights and biases of the first layers, of the second, of the third."""
-        return [tensor for tables in self._tables for each in (WEIGHT, BIAS) for tensor in map(each, tables)]
+    @classmethod
+    def of(cls, nets: Sequence[RhoHyperNet]) -> GateBank:
+        """The bank that ``nets`` share already, or a new one; their first network holds it as a submodule."""
+        bank: GateBank | None = getattr(nets[0], "bank", None) if nets else None
+        if bank is None or bank.layers != len(nets):
+            bank = cls(nets)
+            nets[0].bank = bank
+        return bank
 
     def mark(self) -> Mark | None:
         """Changes when a weight is replaced or written in place; None where PyTorch does not say.
 
-        Two marks tell nothing unless the tensors of the first are still held when the second is taken: another tensor may
-        lie where a freed one lay. What is written through ``.data`` in place is not counted by PyTorch.
+        What is written through ``.data`` in place is not counted by PyTorch.
         """
         if torch.compiler.is_compiling():
             return None
-        tensors = self.parameters()
+        tensors = list(self.parameters())
         try:
-            return list(map(Tensor.data_ptr, tensors)), list(map(VERSION, tensors))
+            return [tensor.data_ptr() for tensor in tensors], [tensor._version for tensor in tensors]
         except RuntimeError:  # tensors made in inference mode have no version
             return None
 
-    def stacks(self, mark: Mark | None = None) -> list[tuple[Tensor, Tensor]]:
-        """Weights ``[L, out, in]`` and biases ``[L, out]`` of the three stages."""
-        if torch.is_grad_enabled():
-            return self._stack()
-        mark = mark or self.mark()
-        if mark is None or mark != self._mark:
-            self._stacks, self._mark, self._made_from = self._stack(), mark, self.parameters()
-        return self._stacks
-
-    def _stack(self) -> list[tuple[Tensor, Tensor]]:
-        dtype = self.first.precision
-        return [
-            (torch.stack(list(map(WEIGHT, tables))).to(dtype), torch.stack(list(map(BIAS, tables))).to(dtype))
-            for tables in self._tables
-        ]
-
-    def __call__(self, rho: Tensor, mark: Mark | None = None) -> Tensor:
-        """Gates ``[L, B, rank]`` of ρ ``[B, 1]``; ``mark`` is that of now, if it was taken already."""
-        dtype = self.first.precision
+    def forward(self, rho: Tensor) -> Tensor:
+        """Gates ``[L, B, rank]`` of ρ ``[B, 1]``."""
+        dtype = torch.promote_types(self.weights[0].dtype, torch.float32)
         with full_precision(rho.device):
-            x = self.first.encode(rho.to(dtype)).expand(len(self._tables[0]), -1, -1)
-            for i, (weight, bias) in enumerate(self.stacks(mark)):
-                x = torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
-                x = F.silu(x) if i < len(LINEARS) - 1 else x
-            return ACTIVATIONS[self.first.activation](x)
+            x = self.encode(rho.to(dtype))
+            for stage, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+                weight, bias = weight.to(dtype), bias.to(dtype).view(self.layers, 1, -1)
+                if weight.shape[1] == 1:  # an outer product: as a sum it costs a tenth of the batched product
+                    x = torch.addcmul(bias, x, weight)
+                else:
+                    x = torch.baddbmm(bias, x.expand(self.layers, -1, -1), weight)
+                x = F.silu(x) if stage < len(LINEARS) - 1 else x
+            return self.activation(x)
+
+
+class BankedLinear(nn.Module):
+    """A linear layer of a gate network whose weights are a slice of a `GateBank`.
+
+    The slice may be written in place; what would replace it (assigning a parameter) is refused by PyTorch.
+    """
+
+    def __init__(self, bank: GateBank, stage: int, index: int) -> None:
+        super().__init__()
+        self._slice = (bank, stage, index)  # in a tuple, or the bank would be a submodule of every network
+
+    @property
+    def weight(self) -> Tensor:
+        """``[out, in]``."""
+        bank, stage, index = self._slice
+        return bank.slice(stage, index)[0]
+
+    @property
+    def bias(self) -> Tensor:
+        """``[out]``."""
+        bank, stage, index = self._slice
+        return bank.slice(stage, index)[1]
 
 
 def gate_bank(nets: Sequence[RhoHyperNet], rho: Tensor) -> Tensor:
-    """Gates ``[L, B, rank]`` of ρ ``[B, 1]``; see `GateBank`, which a loop keeps."""
-    return GateBank(nets)(rho)
+    """Gates ``[L, B, rank]`` of ρ ``[B, 1]`` of networks that belong to no bank."""
+    return torch.stack([net(rho) for net in nets])
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -197,9 +197,18 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds, by full name: `adapter_parameters`, with the gates cut into those of each layer."""
+    return {
+        f"{prefix}.{name}": tensor
+        for prefix, module in adapter_modules(model)
+        for name, tensor in module.adapter_tensors().items()
+    }
+
+
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """A detached, contiguous copy of `adapter_parameters`, on the CPU."""
-    return {name: p.detach().cpu().contiguous().clone() for name, p in adapter_parameters(model).items()}
+    return {name: p.detach().cpu().contiguous().clone() for name, p in adapter_tensors(model).items()}
 
 
 def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -208,7 +217,7 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     Raises:
         InputError: a name is missing or unexpected, or a shape differs; nothing is changed.
     """
-    own = adapter_parameters(model)
+    own = adapter_tensors(model)
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise InputError(f"adapter does not fit this model: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -36,18 +36,24 @@ def target_loss(model: Any, input_ids: Tensor, labels: Tensor, weights: Tensor |
 
     Returns:
         The *sum* of weighted token losses and the sum of weights, so that accumulated micro-batches weigh tokens alike.
-        No attention mask is needed: with padding on the right no real token sees a pad. An adapted output head gets all
-        positions, because the chosen ones come without their rows, and so without their ρ.
+        No attention mask is needed: with padding on the right no real token sees a pad.
     """
     wanted = labels[:, 1:] != IGNORE
-    if _head_is_gated(model):
-        logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1][wanted]
-    else:
-        out = model(input_ids=input_ids, logits_to_keep=F.pad(wanted, (0, 1)), use_cache=False)
-        logits = out.logits.reshape(-1, out.logits.shape[-1])
-    losses = F.cross_entropy(logits.float(), labels[:, 1:][wanted], reduction="none")
+    logits = target_logits(model, input_ids, wanted)
+    losses = F.cross_entropy(logits, labels[:, 1:][wanted], reduction="none")
     scale = torch.ones_like(losses) if weights is None else weights[:, 1:][wanted]
     return (losses * scale).sum(), scale.sum()
+
+
+def target_logits(model: Any, input_ids: Tensor, wanted: Tensor) -> Tensor:
+    """Logits ``[N, V]``, float32, that predict the N next tokens marked in ``wanted``, ``[B, S - 1]``, of ``input_ids``.
+
+    An adapted output head gets all positions, because the chosen ones come without their rows, and so without their ρ.
+    """
+    if _head_is_gated(model):
+        return model(input_ids=input_ids, use_cache=False).logits[:, :-1][wanted].float()
+    logits = model(input_ids=input_ids, logits_to_keep=F.pad(wanted, (0, 1)), use_cache=False).logits
+    return logits.reshape(-1, logits.shape[-1]).float()
 
 
 def _head_is_gated(model: Any) -> bool:

@@ -17,7 +17,6 @@ from bargain_env.errors import InputError
 from bargain_env.rho_grid import valid_rho
 
 from .binding import RhoBinding
-from .gates import gate_bank
 from .inject import adapter_modules
 from .layer import HyperLoRALinear
 
@@ -111,7 +110,7 @@ def gates_at(model: Any, rhos: Sequence[float]) -> Tensor:
         InputError: the model carries no adapter.
     """
     binding = binding_of(model)
-    return gate_bank(binding.nets, binding.as_rows(list(rhos)))
+    return binding.bank(binding.as_rows(list(rhos)))
 
 
 def frozen_base(layer: HyperLoRALinear) -> nn.Module:

@@ -19,7 +19,7 @@ from .adapter_files import adapter_folder, read_config, read_state
 from .base import NANO, nano_folder
 from .checkpoint import Adapter
 from .digest import adapter_digest
-from .inject import adapter_parameters, load_adapter_state
+from .inject import adapter_tensors, load_adapter_state
 from .merge import binding_of
 from .token_rows import HeadRows, TokenRows
 from .tokens import tokenizer_digest
@@ -122,7 +122,7 @@ def _stage(model: Any, state: Mapping[str, Tensor], where: str) -> dict[str, Ten
     Raises:
         InputError: a name is missing or unexpected, a shape differs, or a value is not a finite number.
     """
-    own = adapter_parameters(model)
+    own = adapter_tensors(model)
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or unexpected:
         raise InputError(f"{where} does not fit the live adapter: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -45,6 +45,10 @@ class TokenRows(nn.Module):
         self.base, self.first = base, first
         self.rows = nn.Parameter(fresh_rows(self.weight, count))
 
+    def adapter_tensors(self) -> dict[str, nn.Parameter]:
+        """As `adapter_parameters`."""
+        return self.adapter_parameters()
+
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """What training changes and a checkpoint holds."""
         return {"rows": self.rows}
@@ -94,6 +98,10 @@ class HeadRows(nn.Module):
     def __init__(self, base: nn.Module, first: int, rows: nn.Parameter, tied: bool) -> None:
         super().__init__()
         self.base, self.first, self.rows, self.tied = base, first, rows, tied
+
+    def adapter_tensors(self) -> dict[str, nn.Parameter]:
+        """As `adapter_parameters`."""
+        return self.adapter_parameters()
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """What training changes and a checkpoint holds beyond the embedding's rows."""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from oracles.models import tiny
 
 from bargain_env.errors import InputError
 from hyperlora import evaluate
@@ -194,6 +195,15 @@ def test_loss_is_that_of_each_row_alone(model, table, dataset, facts):
         assert value == mean(inside)
         assert found["rho_bucket_rows"][name] == inside.sum()
     assert sum(found["rho_bucket_rows"].values()) == (rho >= 0).sum() < len(rows)
+
+
+def test_loss_with_a_gated_head(dataset):
+    model = inject_hyperlora(tiny("llama"), rank=4, target_modules=["v_proj", "lm_head"], dropout=0.0)
+    with torch.no_grad():
+        model.lm_head.lora_B.normal_(0.0, 1.0, generator=torch.Generator().manual_seed(0))
+    found = evaluate_loss(model, dataset, batch_size=8, max_rows=24)
+    loss, n = np.array([row_loss(model, dataset, int(row)) for row in sample_rows(len(dataset), 24)]).T
+    assert found["eval_loss"] == pytest.approx(loss.sum() / n.sum(), rel=1e-5)
 
 
 def test_a_deal_beyond_the_zopa_is_a_deal(model, table, tokenizer):

@@ -151,15 +151,13 @@ def _written(model: Any) -> None:
 
 
 def _replaced(model: Any) -> None:
-    for _, layer in adapter_modules(model):
-        last = layer.hyper_net.net[4]
-        last.bias = torch.nn.Parameter(last.bias.detach() + 1.0)
+    biases = model.hyperlora_binding.bank.biases
+    biases[2] = torch.nn.Parameter(biases[2].detach() + 1.0)
 
 
 def _pointed_elsewhere(model: Any) -> None:
-    for _, layer in adapter_modules(model):
-        last = layer.hyper_net.net[4]
-        last.bias.data = last.bias.detach() + 1.0
+    last = model.hyperlora_binding.bank.biases[2]
+    last.data = last.detach() + 1.0
 
 
 def _stepped(model: Any) -> None:

@@ -38,10 +38,10 @@ def folder(request, tmp_path_factory):
     return path
 
 
-def four_bits(folder, dtype=None, **options):
+def four_bits(folder, dtype=None, seed=0, **options):
     base, _ = load_base(str(folder), use_qlora=True, dtype=dtype)
     model = inject_hyperlora(base, **{"rank": 4, "alpha": 8.0, **options})
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for _, layer in adapted_layers(model):
             layer.lora_B.normal_(0.0, 0.1, generator=generator)
@@ -53,24 +53,37 @@ def raw(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("compute", [torch.float32, None])
-def test_the_export_on_the_same_four_bits(folder, compute, tmp_path):
-    """Where 4-bit layers compute in bfloat16 (the default), a difference in the last bit of a float32 input may round to
-    another bfloat16 and grow a thousandfold, so distributions are compared."""
+def four_bit_export(folder, dtype, seed, path):
+    """A live 4-bit adapter's logits, and those of its export on the same 4-bit base and on the dense one."""
     peft = pytest.importorskip("peft")
-    model = four_bits(folder, compute)
+    model = four_bits(folder, dtype, seed=seed)
     x, live = ids(), logits(model, ids(), 0.3)
     differ(live, logits(model, x, None), 1e-2)
-    base, _ = load_base(str(folder), use_qlora=True, dtype=compute)
-    path = export(model, 0.3, tmp_path / "lora")
-    assert "use_qlora=True" in (path / "README.md").read_text()
-    loaded = peft.PeftModel.from_pretrained(base, str(path)).eval()
+    exported = export(model, 0.3, path)
+    assert "use_qlora=True" in (exported / "README.md").read_text()
+    bases = (load_base(str(folder), use_qlora=True, dtype=dtype)[0], load_base(str(folder))[0])
+    loaded, dense = (peft.PeftModel.from_pretrained(base, str(exported)).eval() for base in bases)
     assert any(isinstance(m, bnb.nn.Linear4bit) for m in loaded.modules())
-    if compute is not None:
-        close(plain(loaded, x), live)
-    assert distance(plain(loaded, x), live) < 1e-4
-    dense = peft.PeftModel.from_pretrained(load_base(str(folder))[0], str(path)).eval()
-    assert distance(plain(dense, x), live) > 1e-2  # the precision of the base is not a detail
+    return live, plain(loaded, x), plain(dense, x)
+
+
+def test_the_export_on_the_same_four_bits(folder, tmp_path):
+    live, loaded, dense = four_bit_export(folder, torch.float32, 0, tmp_path / "lora")
+    close(loaded, live)
+    assert distance(dense, live) > 1e-2  # the precision of the base is not a detail
+
+
+def test_the_export_on_the_same_four_bits_in_bfloat16(folder, tmp_path):
+    """Where 4-bit layers compute in bfloat16 (the default), inputs that agree to the last bits of float32 round to the
+    same bfloat16, and logits agree, or one of them rounds the other way: a step of 2⁻⁸, which moves the distribution by
+    1.3e-3 at most in 20 draws."""
+    distances = []
+    for seed in range(6):
+        live, loaded, dense = four_bit_export(folder, None, seed, tmp_path / str(seed))
+        distances.append(distance(loaded, live))
+        assert distance(dense, live) > 1e-2
+    assert max(distances) < 5e-3
+    assert sorted(distances)[1] < 1e-6
 
 
 @pytest.mark.parametrize("compute", [torch.float32, None])

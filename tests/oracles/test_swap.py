@@ -67,7 +67,7 @@ def test_after_a_swap_the_model_is_a_fresh_load(world, live):
     digest = swap(live, world / "two")
     assert torch.equal(logits(live.model, x, 0.3), logits(fresh.model, x, 0.3))
     assert live.config == fresh.config
-    assert live.model.hyperlora_digest == digest == adapter_digest(fresh.model) != old
+    assert live.model.hyperlora_digest == digest == fresh.model.hyperlora_digest == adapter_digest(fresh.model) != old
     assert swap(live.model, adapter_state(load_hyperlora_adapter(world / "one").model)) == old
     assert torch.equal(logits(live.model, x, 0.3), before)
 
