@@ -1,13 +1,14 @@
-"""Players: the scripted zoo, what Stable-Baselines3 learned, and Janus.
+"""Players: the scripted zoo, what Stable-Baselines3 learned, Janus, and chat models by prompt (`agents.text`).
 
-Importing this package does not import torch: `JanusAgent` is loaded on first use, and `LearnedPolicy` loads torch itself.
+Importing this package does not import torch: what plays Janus is loaded on first use, and the others load torch themselves.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bargain_env.opponents import understand_names
 
-from . import omniscient, scripted  # noqa: F401  (they register their strategies)
+from . import omniscient, scripted, text  # noqa: F401  (they register their strategies)
 from .learned import LearnedPolicy
 from .ranges import Range
 from .registry import StrategyInfo, describe, is_held_out, list_strategies, make, make_for, register
@@ -15,13 +16,25 @@ from .sampling import sample_strategies
 
 if TYPE_CHECKING:
     from .janus import JanusAgent
+    from .janus_session import Janus, JanusDecision
+    from .situations import Situation
 
 understand_names(make_for)
 
+_LAZY = {
+    "Janus": "janus_session",
+    "JanusAgent": "janus",
+    "JanusDecision": "janus_session",
+    "Situation": "situations",
+}
+
 __all__ = [
+    "Janus",
     "JanusAgent",
+    "JanusDecision",
     "LearnedPolicy",
     "Range",
+    "Situation",
     "StrategyInfo",
     "describe",
     "is_held_out",
@@ -34,8 +47,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "JanusAgent":
-        from .janus import JanusAgent
-
-        return JanusAgent
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module 'agents' has no attribute {name!r}")

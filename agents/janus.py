@@ -2,45 +2,71 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bargain_env.core import Seat, quantise_array
 from bargain_env.errors import InputError
-from bargain_env.policy import Bools, Floats, Moves, SeatGames, SeatView
-from hyperlora.checkpoint import Adapter, load_hyperlora_adapter
-from hyperlora.decode.scorer import MODES, UNIFORMS, Scorer
-from hyperlora.prompt import K_HISTORY, decision_prompt
+from bargain_env.policy import Floats, Moves, SeatGames, SeatView
+from hyperlora.checkpoint import Adapter, Precision
+from hyperlora.decode import Decisions, Mode, Scorer
+from hyperlora.decode.scorer import UNIFORMS
+from hyperlora.prompt import K_HISTORY
 from hyperlora.tokens import encode
 
-GUARDS = ("ir", "none")
+from . import janus_prompts
+from .guards import beyond_limit, check_guard, guarded, playable
+from .janus_models import MODEL_LOCK, shared_adapter
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What Janus answers to the b decisions of a `SeatView`.
+
+    Attributes:
+        moves: to be played; its ``raw`` are the model's own.
+        accept_probability: ``[b]`` P(ACCEPT) among the legal answers; NaN in mode ``free``.
+        written: ``[b]`` what the model wrote in mode ``free``, else empty.
+    """
+
+    moves: Moves
+    accept_probability: Floats
+    written: list[str]
 
 
 class JanusAgent:
     """A `bargain_env.Policy` played by an LLM with a HyperLoRA.
 
     One number, ρ, goes three ways and cannot diverge: into the prompt's ``<RHO>`` text, into its ``<SUCCESS>`` flag, and
-    as a tensor into every gate (seed report, section 8.3). Answers are decoded among the two legal forms only.
+    as a tensor into every gate (seed report, section 8.3). Answers are decoded among the two legal forms only; in mode
+    ``free``, an answer of neither form is replaced by an offer of the reservation, and counted as a fallback.
 
     Decisions are quantised to 1e-4 of the price range and then to the game's tick. The model's floats depend on batch
     shape and number of threads in their last bits, so games are reproducible for the same batches and threads.
 
     Args:
-        adapter: ``janus-nano`` (shipped), a folder, or an adapter already loaded.
+        adapter: ``janus-nano`` (shipped), a folder, or an adapter already loaded. Named ones are loaded once a process, see
+            `agents.janus_models`.
         rho: requested settlement, one for all games or ``[B]`` one a game; in [0, 1], or -1 (impasse).
-        decode: ``mean``, ``greedy`` or ``sample``; see `hyperlora.decode.Scorer`.
-        guard: ``ir`` never accepts or offers what is worse than the reservation: such an acceptance becomes the offer that
-            the model would otherwise make, such an offer becomes the reservation, and each is counted; ``none`` lets both
-            happen.
+        decode: ``mean``, ``median``, ``quantile:0.3``, ``greedy``, ``sample``, ``sample:0.7`` or ``free``, see
+            `hyperlora.decode.modes.Mode`. What is drawn is a pure function of the game's seed and id, the seat and the turn.
+        guard: ``ir`` never accepts or offers what is worse than the reservation, ``monotone`` nor takes an offer back,
+            ``none`` lets both happen; see `agents.guards`. Moves carry what the model itself had decided.
         batch_size: prompts a forward pass.
         base_only: leave the adapter off: the ρ-blind base model.
         base: base model to load the adapter on, if not the one its config names.
+        allow_base_mismatch: load it on a base that it was not trained on.
+        precision: of the base: ``trained``, ``dense`` or ``nf4``; see `hyperlora.load_hyperlora_adapter`.
+        device: where to put the model.
 
     Raises:
         InputError: ρ out of range, unknown mode or guard, or the adapter cannot be loaded.
     """
+
+    mixed_turns = True
 
     def __init__(
         self,
@@ -51,20 +77,22 @@ class JanusAgent:
         batch_size: int = 256,
         base_only: bool = False,
         base: str | None = None,
+        *,
+        allow_base_mismatch: bool = False,
+        precision: Precision = "trained",
+        device: str = "cpu",
     ) -> None:
-        if decode not in MODES:
-            raise InputError(f"unknown decode mode {decode!r}; choose one of {', '.join(MODES)}")
-        if guard not in GUARDS:
-            raise InputError(f"unknown guard {guard!r}; choose one of {', '.join(GUARDS)}")
-        self.rho = np.asarray(rho, dtype=np.float64)
-        if not (((self.rho >= 0) & (self.rho <= 1)) | (self.rho == -1.0)).all():
-            raise InputError(f"rho {rho} is outside [0, 1] and is not -1 (impasse)")
-        loaded = adapter if isinstance(adapter, Adapter) else _load(str(adapter), base, _stamp(str(adapter)))
+        self.guard, self.rho, mode = check_guard(guard), check_rho(rho), Mode.parse(decode)
+        if not isinstance(adapter, Adapter):
+            adapter = shared_adapter(
+                adapter, base, allow_base_mismatch=allow_base_mismatch, precision=precision, device=device
+            )
         self.name = "base" if base_only else "janus"
-        self.adapter, self.guard, self.base_only = loaded, guard, base_only
-        self.scorer = Scorer(loaded.model, loaded.tokenizer, decode, batch_size)
-        self._k = int(loaded.config.get("k_history", K_HISTORY))
-        self._format = int(loaded.config.get("prompt_format", 2))
+        self.adapter, self.base_only = adapter, base_only
+        self.scorer = Scorer(adapter.model, adapter.tokenizer, mode, batch_size)
+        self._draws = mode.draws
+        self.k_history = int(adapter.config.get("k_history", K_HISTORY))
+        self._format = int(adapter.config.get("prompt_format", 2))
         self._rho = np.zeros(0)
 
     def reset(self, games: SeatGames) -> None:
@@ -79,61 +107,53 @@ class JanusAgent:
 
     def act(self, view: SeatView) -> Moves:
         """Prompt, score, guard."""
-        games, rho = view.games, self._rho[view.rows]
-        may_accept = ~np.isnan(view.standing)
-        uniforms = games.uniform(view.turn, UNIFORMS) if self.scorer.mode == "sample" else None
-        ids = encode(self.adapter.tokenizer, self.prompts(view))
-        decided = self.scorer.decide(ids, None if self.base_only else rho, may_accept, uniforms)
-        normalised = np.rint(decided.price * 1e4) / 1e4
-        price = quantise_array(games.price_low + normalised * (games.price_high - games.price_low), games.tick)
-        return self._guarded(view, decided.accept, np.clip(price, games.price_low, games.price_high))
+        return self.answer([view], [self._rho[view.rows]], [self.prompts(view)])[0].moves
 
-    def prompts(self, view: SeatView) -> list[str]:
-        """The text of each row's decision."""
-        games = view.games
-        roles = [Seat(int(side)).label for side in (view.sides[0] if len(view) else [])]
-        lows, highs = games.price_low.tolist(), games.price_high.tolist()
-        limits, turns = games.reservation.tolist(), games.max_turns.tolist()
-        texts = []
-        for i, (rho, standing, prices) in enumerate(
-            zip(self._rho[view.rows].tolist(), view.standing.tolist(), view.prices.tolist(), strict=True)
-        ):
-            offers = [(role, price) for role, price in zip(roles, prices, strict=True) if price == price]
-            texts.append(
-                decision_prompt(
-                    rho=rho,
-                    turn=view.turn,
-                    max_turns=turns[i],
-                    reservation=limits[i],
-                    roles=[role for role, _ in offers],
-                    prices=[price for _, price in offers],
-                    last_offer=standing if standing == standing else None,
-                    low=lows[i],
-                    high=highs[i],
-                    k=self._k,
-                    prompt_format=self._format,
-                )
-            )
-        return texts
+    def prompts(self, view: SeatView, rho: Floats | None = None) -> list[str]:
+        """The text of each row's decision, at ``rho`` ``[b]`` or at the ρ of its game."""
+        return janus_prompts.prompts(view, self._rho[view.rows] if rho is None else rho, self.k_history, self._format)
 
-    def _guarded(self, view: SeatView, accept: Bools, price: Floats) -> Moves:
-        """Replace what is worse than the reservation by an offer of the reservation."""
-        if self.guard == "none":
-            return Moves(accept, price)
-        limit, sign = view.games.reservation, view.games.sign
-        with np.errstate(invalid="ignore"):
-            bad_deal = accept & (sign * (limit - view.standing) < 0)
-        bad_offer = (~accept | bad_deal) & (sign * (limit - price) < 0)
-        return Moves(accept & ~bad_deal, np.where(bad_offer, limit, price), bad_deal | (~accept & bad_offer))
+    def answer(self, views: Sequence[SeatView], rhos: Sequence[Floats], texts: Sequence[list[str]]) -> list[Answers]:
+        """Decide in several views, of either seat, as one batch.
+
+        Args:
+            views: at least one row in all.
+            rhos: ``[b]`` of each view.
+            texts: what `prompts` makes of each view at these ρ.
+        """
+        ids = encode(self.adapter.tokenizer, [text for some in texts for text in some])
+        rho = None if self.base_only else np.concatenate(rhos)
+        may_accept = np.concatenate([~np.isnan(view.standing) for view in views])
+        uniforms = None
+        if self._draws:
+            uniforms = np.concatenate([view.games.uniform(view.turn, UNIFORMS) for view in views])
+        # An offer that accepting makes needless is not computed, except in place of what the guard will refuse.
+        offers = np.concatenate([beyond_limit(view) & (self.guard != "none") for view in views])
+        with MODEL_LOCK:
+            decided = self.scorer.decide(ids, rho, may_accept, uniforms, offers)
+        ends = np.cumsum([len(view) for view in views]).tolist()
+        return [
+            self._answers(view, decided, slice(end - len(view), end)) for view, end in zip(views, ends, strict=True)
+        ]
+
+    def _answers(self, view: SeatView, decided: Decisions, rows: slice) -> Answers:
+        games, fallback = view.games, decided.fallback[rows]
+        normalised = np.rint(decided.price[rows] * 1e4) / 1e4
+        price = playable(games.price_low + normalised * (games.price_high - games.price_low), games)
+        moves = guarded(self.guard, view, decided.accept[rows], price, fallback)
+        return Answers(moves, decided.accept_probability[rows], list(decided.text[rows]))
 
 
-@lru_cache(maxsize=4)
-def _load(adapter: str, base: str | None, stamp: int) -> Adapter:
-    """Models are loaded once a process and shared by all seats."""
-    return load_hyperlora_adapter(adapter, base)
+def check_rho(rho: Any) -> Floats:
+    """``rho``, a number or several, as an array.
 
-
-def _stamp(adapter: str) -> int:
-    """Changes when the adapter in a folder is trained again."""
-    folder = Path(adapter)
-    return max((p.stat().st_mtime_ns for p in (folder, folder / "adapter") if p.is_dir()), default=0)
+    Raises:
+        InputError: a value is neither in [0, 1] nor -1.
+    """
+    try:
+        values = np.asarray(rho, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"rho {rho!r} must be a number in [0, 1] or -1 (impasse), or several") from error
+    if not (((values >= 0) & (values <= 1)) | (values == -1.0)).all():
+        raise InputError(f"rho {rho} is outside [0, 1] and is not -1 (impasse)")
+    return values

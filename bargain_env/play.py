@@ -12,7 +12,7 @@ import numpy as np
 from .batch import BatchState
 from .core import MoveKind, Seat
 from .outcome import settlement, utilities
-from .policy import Bools, Floats, Ints, Moves, Policy, Rows, SeatGames, SeatView
+from .policy import Bools, Floats, Ints, Moves, Policy, RawMoves, Rows, SeatGames, SeatView
 from .scenarios import Scenarios
 
 
@@ -25,12 +25,14 @@ class Trajectories:
         prices: ``[B, T]`` offers, NaN where the turn made none.
         kinds: ``[B, T]`` `MoveKind` of each turn; ``NONE`` after the end.
         guarded: ``[B, T]`` turns on which the mover's guard replaced its decision.
+        raw: ``[B, T]`` what the movers decided before that; None where no player tells.
     """
 
     scenarios: Scenarios
     prices: Floats
     kinds: np.ndarray
     guarded: Bools
+    raw: RawMoves | None = None
 
     def __len__(self) -> int:
         return len(self.scenarios)
@@ -76,9 +78,16 @@ class Trajectories:
         """``[B]`` moves of ``seat`` that its guard replaced."""
         return (self.guarded & (self.sides() == seat)).sum(axis=1)
 
+    def fallbacks(self, seat: Seat) -> Ints:
+        """``[B]`` moves of ``seat`` that stood in for an answer which was no move; see `RawMoves`."""
+        if self.raw is None:
+            return np.zeros(len(self), dtype=np.int64)
+        return (self.raw.fallback & (self.sides() == seat)).sum(axis=1)
+
     def take(self, rows: Rows) -> Trajectories:
         """The given games, in that order."""
-        return Trajectories(self.scenarios.take(rows), self.prices[rows], self.kinds[rows], self.guarded[rows])
+        raw = None if self.raw is None else self.raw.take(rows)
+        return Trajectories(self.scenarios.take(rows), self.prices[rows], self.kinds[rows], self.guarded[rows], raw)
 
 
 def concatenate(parts: list[Trajectories]) -> Trajectories:
@@ -86,8 +95,18 @@ def concatenate(parts: list[Trajectories]) -> Trajectories:
     scenarios = Scenarios(
         **{f.name: np.concatenate([getattr(p.scenarios, f.name) for p in parts]) for f in fields(Scenarios)}
     )
-    columns = [np.concatenate([getattr(p, name) for p in parts]) for name in ("prices", "kinds", "guarded")]
-    return Trajectories(scenarios, *columns)
+    columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("prices", "kinds", "guarded")}
+    return Trajectories(scenarios, **columns, raw=_concatenate_raw(parts))
+
+
+def _concatenate_raw(parts: list[Trajectories]) -> RawMoves | None:
+    if all(part.raw is None for part in parts):
+        return None
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    whole = RawMoves.blank(ends[-1], parts[0].prices.shape[1])
+    for part, end in zip(parts, ends, strict=True):
+        whole.put(slice(end - len(part), end), part.raw)
+    return whole
 
 
 def play(scenarios: Scenarios, buyer: Policy, seller: Policy) -> Trajectories:
@@ -107,7 +126,7 @@ def play(scenarios: Scenarios, buyer: Policy, seller: Policy) -> Trajectories:
     if buyer is seller:
         raise ValueError(f"policy {buyer.name!r} cannot hold both seats in one object; make two of it")
     state = BatchState.start(scenarios)
-    guarded = np.zeros((len(scenarios), len(state.prices)), dtype=bool)
+    guarded, raw = np.zeros((len(scenarios), len(state.prices)), dtype=bool), None
     seats = [
         (seat, policy, SeatGames.of(scenarios, seat)) for seat, policy in ((Seat.BUYER, buyer), (Seat.SELLER, seller))
     ]
@@ -121,9 +140,12 @@ def play(scenarios: Scenarios, buyer: Policy, seller: Policy) -> Trajectories:
             if len(rows):
                 moves = _ask(policy, view_of(state, games, rows, turn))
                 accept[rows], price[rows], guarded[rows, turn - 1] = moves.accept, moves.price, moves.guarded
+                if moves.raw is not None:
+                    raw = RawMoves.blank(*guarded.shape) if raw is None else raw
+                    raw.put((rows, turn - 1), moves.raw)
         state.move(active, accept, price)
     prices, kinds = np.ascontiguousarray(state.prices.T), np.ascontiguousarray(state.kinds.T)
-    return Trajectories(scenarios, prices, kinds, guarded)
+    return Trajectories(scenarios, prices, kinds, guarded, raw)
 
 
 def view_of(state: BatchState, games: SeatGames, rows: Rows, turn: int) -> SeatView:

@@ -8,7 +8,6 @@ objects, so no policy can read it by mistake.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from . import rng
 from .core import Seat
+from .moves import Moves, RawMoves
 from .rng import Stream
 from .scenarios import Scenarios
 
@@ -159,30 +159,6 @@ class SeatView:
         return SeatView(part.rows, part.games, turn, part.standing, part.prices[:, past - (turn - 1) :])
 
 
-@dataclass(frozen=True, slots=True)
-class Moves:
-    """One answer for each row of a `SeatView`.
-
-    Attributes:
-        accept: ``[b]`` accept the standing offer.
-        price: ``[b]`` otherwise offer this; NaN wastes the turn and is counted as an invalid move.
-        guarded: ``[b]`` where a guard of the player replaced its own decision; counted, never silent.
-    """
-
-    accept: Bools
-    price: Floats
-    guarded: Bools = field(default_factory=lambda: np.zeros(0, dtype=bool))
-
-    def __post_init__(self) -> None:
-        if len(self.guarded) == 0:
-            object.__setattr__(self, "guarded", np.zeros(len(self.accept), dtype=bool))
-        if not len(self.accept) == len(self.price) == len(self.guarded):
-            raise ValueError(
-                f"accept, price and guarded must have one entry a row, got lengths "
-                f"{len(self.accept)}, {len(self.price)} and {len(self.guarded)}"
-            )
-
-
 @runtime_checkable
 class Policy(Protocol):
     """A player. One instance plays one seat of one batch at a time; a single game is a batch of one.
@@ -213,12 +189,15 @@ def act_in_parts(owner: NDArray[np.integer], act: Callable[[int, Rows], Moves]) 
         act: ``(owner, rows) -> moves`` of its rows, which are ascending indices into the view.
     """
     accept, price = np.zeros(len(owner), dtype=bool), np.full(len(owner), np.nan)
-    guarded = np.zeros(len(owner), dtype=bool)
+    guarded, raw = np.zeros(len(owner), dtype=bool), None
     order = np.argsort(owner, kind="stable")  # one sort for all, not one search for each
     for at in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1) if len(owner) else ():
         moves = act(int(owner[at[0]]), at)
         accept[at], price[at], guarded[at] = moves.accept, moves.price, moves.guarded
-    return Moves(accept, price, guarded)
+        if moves.raw is not None:
+            raw = RawMoves.blank(len(owner)) if raw is None else raw
+            raw.put(at, moves.raw)
+    return Moves(accept, price, guarded, raw)
 
 
 def act_on_any_turns(policy: Policy, view: SeatView) -> Moves:

@@ -3,6 +3,7 @@
     python -m experiments.benchmark env
     python -m experiments.benchmark strategies
     python -m experiments.benchmark train
+    python -m experiments.benchmark decode
     python -m experiments.benchmark env --json > speed.json
 
 A ratio below its bar is marked, and with --check makes the command exit with 1.
@@ -39,15 +40,21 @@ def _train(seconds: float, seed: int) -> Iterator[Speed]:
     return train.measure(seconds, seed)
 
 
-SUITES = {"env": env.measure, "strategies": strategies.measure, "train": _train}
+def _decode(seconds: float, seed: int) -> Iterator[Speed]:
+    from experiments.speed import decode  # as above
+
+    return decode.measure(seconds, seed)
+
+
+SUITES = {"env": env.measure, "strategies": strategies.measure, "train": _train, "decode": _decode}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Measure speeds and compare each with a reference measured in the same run."""
 
-    suite: Annotated[Literal["env", "strategies", "train"], tyro.conf.Positional]
-    """What to measure: the faces of the environment, the zoo, or training."""
+    suite: Annotated[Literal["env", "strategies", "train", "decode"], tyro.conf.Positional]
+    """What to measure: the faces of the environment, the zoo, training, or decisions of a language model."""
     seconds: float = 1.0
     """How long each thing is measured."""
     seed: int = 0

@@ -242,7 +242,7 @@ def _tables(found: Document) -> Iterator[str]:
     yield "<h2>All figures, over all opponents</h2>"
     yield '<p class="note">Utility charges every impasse as 0; brackets: 95 % intervals with scenarios resampled.</p>'
     head = ["agent", "seat", "ρ", "games", "deals", "utility", "deals only", "opponent", "achieved ρ", "sd", "turns",
-            "invalid", "guard"]  # fmt: skip
+            "invalid", "guard", "fallback"]  # fmt: skip
     yield table(head, ([r["agent"], r["agent_seat"], *_overall(r)] for r in found["overall"]), names=2)
     if found["contrasts"]:
         yield "<h3>Paired differences in utility</h3>"
@@ -273,6 +273,7 @@ def _overall(row: Document) -> list[str]:
         f"{row['turns']:.1f}",
         _percent(row["invalid_rate"]),
         _percent(row["guard_rate"]),
+        "–" if "fallback_rate" not in row else _percent(row["fallback_rate"]),
     ]
 
 

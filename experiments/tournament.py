@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,11 +35,11 @@ class Settings:
 
     agents: str = "janus-nano"
     """Comma list: janus-nano, janus:PATH, base (no adapter), shuffled (control: permuted rho), script:NAME, scripts,
-    learned:PATH (.zip of Stable-Baselines3)."""
+    learned:PATH (.zip of Stable-Baselines3), text:MODEL_DIR or text:http://HOST:PORT/v1#MODEL (a chat model by prompt)."""
     rho: str = "0:1:0.1"
     """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none."""
     opponents: Annotated[str, tyro.conf.arg(aliases=["--strategies"])] = "all"
-    """Comma list of strategy names or groups: all or scripts, train, held_out, family:F, learned:PATH."""
+    """Comma list of strategy names or groups: all or scripts, train, held_out, family:F, learned:PATH, text:…"""
     games: int = 40
     """Scenarios; each is one game of every agent x seat x rho x opponent."""
     seats: Literal["both", "buyer", "seller"] = "both"
@@ -52,10 +52,18 @@ class Settings:
     """Folder for the results."""
     max_turns: int = 20
     """Moves of both seats together."""
-    decode: Literal["mean", "greedy", "sample"] = "mean"
-    """How Janus turns probabilities into a price."""
-    guard: Literal["ir", "none"] = "ir"
-    """Keep Janus from deals and offers beyond its own limit (ir); every replaced move is counted."""
+    decode: str = "mean"
+    """How Janus turns probabilities into a move: mean, median, quantile:0.3, greedy, sample, sample:0.7, or free (the model
+    writes and its text is read; what is no answer becomes an offer of the reservation, counted in fallback_moves)."""
+    guard: Literal["ir", "monotone", "none"] = "ir"
+    """Keep Janus from deals and offers beyond its own limit (ir), and from taking offers back too (monotone); every
+    replaced move is counted, and what Janus had decided is recorded beside it."""
+    base: str | None = None
+    """Base to load the adapters of janus:PATH, base:PATH and shuffled:PATH on, if not the one that their config names."""
+    allow_base_mismatch: bool = False
+    """Load them on a base that they were not trained on, which is refused otherwise."""
+    precision: Literal["trained", "dense", "nf4"] = "trained"
+    """Of the bases: the one trained on, dense weights, or 4 bits."""
     batch_size: int = 256
     """Rows of one forward pass of Janus."""
     threads: int = 2
@@ -109,7 +117,9 @@ def prepare(settings: Settings) -> tuple[list[contestants.Contestant], arena.Pla
             raise InputError(f"--{name} {getattr(settings, name)} must be at least 1")
     if settings.scenario not in PRESETS:
         raise unknown("scenario", settings.scenario, PRESETS)
-    options = contestants.JanusOptions(settings.decode, settings.guard, settings.batch_size, settings.threads)
+    options = contestants.JanusOptions(
+        **{f.name: getattr(settings, f.name) for f in fields(contestants.JanusOptions)}  # they have the same names here
+    )
     plan = arena.Plan(
         opponents=tuple(contestants.resolve_opponents(settings.opponents)),
         rho=tuple(dict.fromkeys(value + 0.0 for value in cli.parse_grid(settings.rho))),
@@ -136,6 +146,9 @@ def described(settings: Settings, players: list[contestants.Contestant], plan: a
         "max_turns": plan.max_turns,
         "decode": settings.decode,
         "guard": settings.guard,
+        "base": settings.base,
+        "allow_base_mismatch": settings.allow_base_mismatch,
+        "precision": settings.precision,
         "batch_size": settings.batch_size,
         "threads": settings.threads,
     }

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from bargain_env.errors import InputError
 from hyperlora import bind_rho, build_nano_tokenizer, inject_hyperlora
 from hyperlora.base import nano_model
 from hyperlora.decode import Scorer, compile_grammar
 from hyperlora.decode.grammar import ROOT
-from hyperlora.decode.price import expected_price
+from hyperlora.decode.head import LegalHead
+from hyperlora.decode.price import beam
 from hyperlora.decode.tree import PromptTree
 from hyperlora.inject import adapter_modules
 from hyperlora.prompt import decision_prompt
@@ -157,40 +157,31 @@ def test_accept_is_impossible_where_nothing_stands(model, tokenizer):
     assert not decided.accept[0]
 
 
+def fresh_tree(model, ids, tokenizer, room=0):
+    head = LegalHead(model)
+    head.plain = False  # states are logits
+    return PromptTree(head, ids, compile_grammar(tokenizer).forced, tokenizer.pad_token_id, room=room)
+
+
 def test_shared_tokens_can_be_left_early(model, tokenizer):
     """A candidate that follows fewer of the shared tokens sees only those."""
     ids = prompts(tokenizer, 3)[1:]
-    grammar = compile_grammar(tokenizer)
+    token = np.full((2, 1), 20)
     with torch.no_grad(), bind_rho(model, 0.5):
-        tree = PromptTree(model, ids, grammar.forced, tokenizer.pad_token_id)
-        token = np.full((2, 1), 20)
-        after = tree.feed(token, np.zeros((2, 1), dtype=np.int64), shared_used=np.zeros(2, dtype=np.int64))
-        plain = [model(torch.tensor([[*p, 20]])).logits[0, -1] for p in ids]
-        used = PromptTree(model, ids, grammar.forced, tokenizer.pad_token_id).feed(
-            token, np.zeros((2, 1), dtype=np.int64)
+        after = fresh_tree(model, ids, tokenizer).feed(
+            token, np.zeros((2, 1), dtype=np.int64), np.zeros(2, dtype=np.int64)
         )
+        plain = [model(torch.tensor([[*p, 20]])).logits[0, -1] for p in ids]
+        used = fresh_tree(model, ids, tokenizer).feed(token, np.zeros((2, 1), dtype=np.int64))
     torch.testing.assert_close(after[:, 0], torch.stack(plain), atol=2e-5, rtol=1e-4)
     assert (used[:, 0] - after[:, 0]).abs().max() > 1e-3
 
 
-def test_expected_price_stops_at_the_leaves(model, tokenizer):
-    ids = prompts(tokenizer, 2)
+@pytest.mark.parametrize("room", [0, 400])
+def test_a_beam_stops_at_the_leaves(model, tokenizer, room):
     grammar = compile_grammar(tokenizer)
     with torch.inference_mode(), bind_rho(model, 0.5):
-        price, covered = expected_price(PromptTree(model, ids, grammar.forced, tokenizer.pad_token_id), grammar, 9, 20)
-    assert ((price >= 0) & (price <= 1)).all()
-    assert ((covered > 0) & (covered <= 1)).all()
-
-
-def test_a_tokenizer_that_cannot_spell_is_refused(tokenizer):
-    class Mute:
-        eos_token_id = 0
-
-        def __call__(self, texts, **_):
-            return {"input_ids": [[1]] * len(texts)}
-
-        def decode(self, ids):
-            return "?"
-
-    with pytest.raises(InputError, match="cannot play"):
-        compile_grammar(Mute())
+        found = beam(fresh_tree(model, prompts(tokenizer, 2), tokenizer, room), grammar, 9, 20)
+    assert ((found.mean(grammar) >= 0) & (found.mean(grammar) <= 1)).all()
+    assert ((found.covered > 0) & (found.covered < 1)).all()
+    np.testing.assert_allclose(found.probability.sum(axis=1), 1.0, atol=1e-12)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pytest
 import torch
 
 import agents
 from agents.janus import JanusAgent
-from bargain_env import Moves, RoutedPolicy, Seat, play, sample
+from bargain_env import MoveKind, Moves, RoutedPolicy, Seat, SeatView, play, sample
 from bargain_env.errors import InputError
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.step_rows import steps_table
@@ -18,6 +20,7 @@ from hyperlora.inject import adapter_modules
 from hyperlora.prompt import decision_prompt
 
 
+@lru_cache
 def adapter(k_history: int = 8, prompt_format: int = 2) -> Adapter:
     """A small untrained model whose adapter is awake."""
     model = inject_hyperlora(nano_model(hidden=32, layers=2, heads=2, intermediate=48, seed=4), dropout=0.0)
@@ -117,6 +120,7 @@ def test_dial_moves_the_adapter_and_not_the_base():
     bound = first_offers(0.3, base_only=True)
     loaded.model.current_rho = None
     np.testing.assert_array_equal(bound, first_offers(0.3, base_only=True))
+    assert np.abs(bound - first_offers(0.3)).max() > 1.0
 
 
 class Greedy:
@@ -128,7 +132,8 @@ class Greedy:
         pass
 
     def act(self, view):
-        return Moves(np.zeros(len(view), dtype=bool), np.full(len(view), 1490.0))
+        price = 1490.0 if view.games.seat == Seat.SELLER else 210.0
+        return Moves(np.zeros(len(view), dtype=bool), np.full(len(view), price))
 
 
 def test_guard_is_counted_and_none_lets_it_happen():
@@ -140,10 +145,96 @@ def test_guard_is_counted_and_none_lets_it_happen():
     ]
     assert (offers <= limits).all()
     assert not guarded.agreement.any()
+    assert not (guarded.kinds == MoveKind.INVALID).any()  # who may not accept has an offer to make
     free = play(games, JanusAgent(adapter(), rho=0.5, guard="none"), Greedy())
     assert free.guards(Seat.BUYER).sum() == 0
     beyond = (free.prices[:, :2] > games.buyer_max[:, None]) & (free.sides()[:, :2] == Seat.BUYER)
     assert (guarded.guards(Seat.BUYER) > 0).sum() >= beyond.any(axis=1).sum()
+
+
+@pytest.mark.parametrize("seat", list(Seat))
+def test_monotone_takes_nothing_back_where_ir_does(seat):
+    games, loaded, sign = sample("paper", 20, seed=9), adapter(), 1 if seat == Seat.BUYER else -1
+    played, retracted = {}, {}
+    for guard in ("ir", "monotone"):
+        pair = JanusAgent(loaded, rho=0.5, decode="sample", guard=guard), Greedy()
+        played[guard] = play(games, *(pair if seat == Seat.BUYER else pair[::-1]))
+        mine = (played[guard].sides() == seat) & ~np.isnan(played[guard].prices)
+        rows = [row[here] for row, here in zip(played[guard].prices, mine, strict=True)]
+        retracted[guard] = sum((sign * np.diff(row) < 0).sum() for row in rows)
+    assert (retracted["ir"] > 20, retracted["monotone"]) == (True, 0)
+    assert (played["monotone"].guards(seat) >= played["ir"].guards(seat)).all()
+    assert played["monotone"].guards(seat.other).sum() == 0
+
+
+def test_its_own_decisions_go_along_with_its_moves():
+    games, loaded = sample("paper", 12, seed=9), adapter()
+    guarded, free = (play(games, JanusAgent(loaded, rho=0.5, guard=guard), Greedy()) for guard in ("ir", "none"))
+    told = free.raw.told
+    np.testing.assert_array_equal(told, (free.sides() == Seat.BUYER) & (free.kinds != 0))
+    offers = told & ~free.raw.accept
+    np.testing.assert_array_equal(free.raw.price[offers], free.prices[offers])
+    rows, first = np.arange(12), np.argmax(guarded.raw.told, axis=1)  # where both are still in the same situation
+    assert guarded.guarded[rows, first].any()
+    np.testing.assert_array_equal(guarded.raw.price[rows, first], free.raw.price[rows, first])
+    np.testing.assert_array_equal(guarded.raw.accept[rows, first], free.raw.accept[rows, first])
+
+
+@pytest.mark.parametrize("guard", ["ir", "monotone", "none"])
+def test_offers_are_computed_for_those_who_will_need_one(guard):
+    games, janus, asked = sample("paper", 12, seed=9), JanusAgent(adapter(), rho=0.5, decode="sample", guard=guard), []
+    decide = janus.scorer.decide
+
+    def spy(prompts, rho, may_accept, uniforms, offers):
+        decided = decide(prompts, rho, may_accept, uniforms, offers)
+        asked.append((may_accept, offers, decided))
+        return decided
+
+    janus.scorer.decide = spy
+    played = play(games, janus, Greedy())
+    accepted = np.concatenate([decided.accept for _, _, decided in asked])
+    price = np.concatenate([decided.price for _, _, decided in asked])
+    for may_accept, offers, _ in asked:  # all that stands is beyond the limit
+        np.testing.assert_array_equal(offers, may_accept & (guard != "none"))
+    assert accepted.any()
+    assert not np.isnan(price[~accepted]).any()
+    assert np.isnan(price[accepted]).all() == (guard == "none")
+    assert (played.kinds[played.raw.told] != MoveKind.INVALID).all()
+
+
+def test_mixed_turns_are_the_turns_one_by_one():
+    games, loaded, views = sample("paper", 8, seed=3), adapter(), []
+
+    class Spy:
+        name = "spy"
+
+        def __init__(self):
+            self.janus = JanusAgent(loaded, rho=0.4, decode="sample")
+
+        def reset(self, games):
+            self.games = games
+            self.janus.reset(games)
+
+        def act(self, view):
+            moves = self.janus.act(view)
+            views.append((view, moves))
+            return moves
+
+    spy = Spy()
+    play(games, spy, agents.make("hardliner"))
+    early, late = views[0], views[4]
+    assert early[0].turn != late[0].turn
+    width, parts = late[0].prices.shape[1], (early, late)
+    prices = np.concatenate(
+        [np.pad(v.prices, ((0, 0), (width - v.prices.shape[1], 0)), constant_values=np.nan) for v, _ in parts]
+    )
+    rows = np.concatenate([v.rows for v, _ in parts])
+    turn = np.concatenate([np.full(len(v), v.turn) for v, _ in parts])
+    standing = np.concatenate([v.standing for v, _ in parts])
+    mixed = spy.janus.act(SeatView(rows, spy.games.take(rows), turn, standing, prices))
+    assert len(np.unique(mixed.price)) > 2
+    np.testing.assert_array_equal(mixed.accept, np.concatenate([m.accept for _, m in parts]))
+    np.testing.assert_allclose(mixed.price, np.concatenate([m.price for _, m in parts]), atol=0.14)
 
 
 def test_sampling_is_a_function_of_the_seed_and_the_game():

@@ -143,6 +143,7 @@ def test_summary_by_hand():
                 "rho_achieved_sd": np.std(achieved, ddof=1) if len(deals) > 1 else None,
                 "turns": np.mean([g["turns"] for g in games]),
                 "guard_rate": sum(g["guard_moves"] for g in games) / moves,
+                "fallback_rate": sum(g["fallback_moves"] for g in games) / moves,
                 "invalid_rate": 0.0,
             }
             assert {k: cell[k] for k in expected} == pytest.approx(expected, abs=2e-6)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import agents
+import agents.text
 from bargain_env import Policy, Preset
 from bargain_env.errors import InputError, unknown
 
@@ -52,29 +53,54 @@ class JanusOptions:
     """How Janus agents play; see `agents.JanusAgent`.
 
     Attributes:
-        decode: ``mean``, ``greedy`` or ``sample``.
-        guard: ``ir`` (individual rationality) or ``none``.
+        decode: a mode of `hyperlora.decode.Scorer`.
+        guard: one of `agents.guards.GUARDS`.
         batch_size: rows of one forward pass.
         threads: torch threads.
+        base: what adapters given by PATH are loaded on, if not on the base that their config names.
+        allow_base_mismatch: load them on a base that they were not trained on.
+        precision: of every base; see `hyperlora.load_hyperlora_adapter`.
     """
 
     decode: str = "mean"
     guard: str = "ir"
     batch_size: int = 256
     threads: int = 2
+    base: str | None = None
+    allow_base_mismatch: bool = False
+    precision: str = "trained"
+
+    def loading(self, given_by_path: bool) -> dict[str, Any]:
+        """How an adapter is to be loaded, as far as that was chosen; the shipped one stays on its own base."""
+        chosen: dict[str, Any] = {} if self.precision == "trained" else {"precision": self.precision}
+        if given_by_path and self.base is not None:
+            # An adapter's config counts a relative path from its own folder, a command line from where it is run.
+            chosen["base"] = str(Path(self.base).resolve()) if Path(self.base).exists() else self.base
+        if given_by_path and self.allow_base_mismatch:
+            chosen["allow_base_mismatch"] = True
+        return chosen
 
 
 def resolve_agents(text: str, options: JanusOptions | None = None) -> list[Contestant]:
     """The contestants of a comma list of specs, in order, without repeats.
 
     Raises:
-        InputError: unknown spec or strategy, or a checkpoint that is not there.
+        InputError: unknown spec or strategy, a checkpoint that is not there, or a base for adapters that nobody plays.
     """
+    options, specs = options or JanusOptions(), _split(text, "--agents")
     found: dict[str, Contestant] = {}
-    for spec in _split(text, "--agents"):
-        for contestant in _resolve(spec, options or JanusOptions()):
+    for spec in specs:
+        for contestant in _resolve(spec, options):
             found.setdefault(contestant.label, contestant)
+    if (options.base or options.allow_base_mismatch) and not any(_by_path(spec) for spec in specs):
+        forms = ", ".join(f"{kind}:PATH" for kind in CONTROLS)
+        raise InputError(f"--base and --allow-base-mismatch are for {forms}; name one of these in --agents")
     return list(found.values())
+
+
+def _by_path(spec: str) -> bool:
+    kind, _, path = spec.partition(":")
+    return kind in CONTROLS and bool(path)
 
 
 def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
@@ -87,12 +113,15 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
         return [janus(spec, SHIPPED, options)]
     if kind == "learned":
         return [learned(spec)]
+    if kind == "text":
+        return [text_model(spec, options)]
     if kind in CONTROLS:
         if spec != kind and not Path(rest).is_dir():
             raise InputError(f"agent {spec!r}: no checkpoint at {rest!r}; give {kind}:PATH of a trained adapter folder")
         if spec != "janus":
             return [janus(spec, rest or SHIPPED, options, **CONTROLS[kind])]
     forms = f"{SHIPPED} janus:PATH base base:PATH shuffled shuffled:PATH learned:PATH scripts script:NAME".split()
+    forms += ["text:MODEL_DIR", "text:http://HOST:PORT/v1#MODEL"]
     if spec in agents.list_strategies():
         raise InputError(f"unknown agent {spec!r}; did you mean 'script:{spec}'? known: {', '.join(forms)}")
     raise unknown("agent", spec, forms)
@@ -111,10 +140,18 @@ def learned(spec: str) -> Contestant:
     return Contestant(name, takes_rho=False, build=lambda _, preset: agents.make_for(preset, name))
 
 
+def text_model(spec: str, options: JanusOptions) -> Contestant:
+    """A chat model by prompt, ``text:…`` (see `agents.text.spec`), with the guard and the threads that Janus has."""
+    name = agents.describe(spec).name
+    told = {"guard": options.guard, "threads": options.threads}
+    return Contestant(name, takes_rho=False, build=lambda _, preset: agents.make_for(preset, name, **told))
+
+
 def janus(
     label: str, adapter: str, options: JanusOptions, *, control: bool = False, shuffled: bool = False, **extra: Any
 ) -> Contestant:
     """A Janus agent; torch is imported when it is first built."""
+    chosen = {**options.loading(given_by_path=adapter != SHIPPED), **extra}
 
     def build(rho: Floats | None, preset: Preset) -> Policy:
         import torch
@@ -123,7 +160,7 @@ def janus(
             raise ValueError(f"agent {label!r} takes rho; give one for each game")
         torch.set_num_threads(options.threads)
         policy: Policy = agents.JanusAgent(
-            adapter, rho, decode=options.decode, guard=options.guard, batch_size=options.batch_size, **extra
+            adapter, rho, decode=options.decode, guard=options.guard, batch_size=options.batch_size, **chosen
         )
         return policy
 
@@ -134,7 +171,7 @@ def resolve_opponents(text: str) -> list[str]:
     """Strategy names of a comma list of names and groups, in order, without repeats.
 
     Groups are ``all`` or ``scripts`` (every evaluable strategy), ``train`` and ``held_out`` (those of a split) and
-    ``family:F``; a name may be ``learned:PATH``.
+    ``family:F``; a name may be ``learned:PATH`` or ``text:…``.
 
     Raises:
         InputError: unknown name or family, or an empty group.

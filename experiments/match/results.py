@@ -45,13 +45,26 @@ SCHEMA = pa.schema(
         pa.field("guard_moves", pa.int32(), nullable=False),
         pa.field("offers", pa.list_(pa.float64()), nullable=False),
         pa.field("offer_turns", pa.list_(pa.int32()), nullable=False),
+        pa.field("fallback_moves", pa.int32(), nullable=False),
+        pa.field("raw_turns", pa.list_(pa.int32())),
+        pa.field("raw_accepts", pa.list_(pa.bool_())),
+        pa.field("raw_prices", pa.list_(pa.float64())),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
 """Prices in currency units. ``price`` is null at an impasse; ``rho_achieved`` also without a ZOPA; ``rho_requested``
 for agents that take no ρ. Utilities are 0 at an impasse. ``turns`` counts the moves of both seats, ``invalid_moves``
 and ``guard_moves`` those of the agent. ``offers`` are the valid offers of both, oldest first, ``offer_turns`` (from 1)
-when each was made: the starter moves on odd turns."""
+when each was made: the starter moves on odd turns.
+
+What the agent itself had decided, beside what was played: ``fallback_moves`` counts its answers that were no move, in whose
+place its reservation was offered. ``raw_turns`` lists the turns on which something else was played than it decided, for its
+guard or as a fallback: ``guard_moves + fallback_moves`` of them. On each, ``raw_accepts`` says whether it would have
+accepted, ``raw_prices`` what it would have offered if not (null: nothing). On its other turns it played what it decided. The
+three lists are null where the agent told nothing: scripts have no guard."""
+
+_ADDED = ("fallback_moves", "raw_turns", "raw_accepts", "raw_prices")
+"""Columns that earlier tournaments did not write; `read` fills them in."""
 
 
 def rho_text(rho: float) -> str:
@@ -120,6 +133,8 @@ def _game_columns(played: Trajectories, seat: Seat) -> dict[str, Any]:
         "guard_moves": played.guards(seat),
         "offers": offers,
         "offer_turns": turns,
+        "fallback_moves": played.fallbacks(seat),
+        **dict(zip(_ADDED[1:], _raw(played, seat), strict=True)),
     }
 
 
@@ -132,6 +147,22 @@ def _offers(played: Trajectories) -> tuple[pa.Array, pa.Array]:
     offsets = pa.array(np.concatenate([[0], np.cumsum(made.sum(axis=1))]), pa.int32())
     turns = pa.array(np.nonzero(made)[1] + 1, pa.int32())
     return pa.ListArray.from_arrays(offsets, pa.array(played.prices[made])), pa.ListArray.from_arrays(offsets, turns)
+
+
+def _raw(played: Trajectories, seat: Seat) -> tuple[pa.Array, pa.Array, pa.Array]:
+    """Turn, acceptance and price of what ``seat`` decided where that was not played; null lists where it does not tell."""
+    raw, mine = played.raw, played.sides() == seat
+    if raw is None:
+        return tuple(pa.nulls(len(played), SCHEMA.field(name).type) for name in _ADDED[1:])
+    silent = pa.array(~(raw.told & mine).any(axis=1))
+    replaced = raw.told & mine & (played.guarded | raw.fallback)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(replaced.sum(axis=1))]), pa.int32())
+    values = (
+        pa.array(np.nonzero(replaced)[1] + 1, pa.int32()),
+        pa.array(raw.accept[replaced]),
+        _nullable(raw.price[replaced]),
+    )
+    return tuple(pa.ListArray.from_arrays(offsets, column, mask=silent) for column in values)
 
 
 def ordered(tables: list[pa.Table]) -> pa.Table:
@@ -161,7 +192,18 @@ def read(folder: Path) -> pa.Table:
         found = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not readable Parquet ({error}); run the tournament again") from error
+    found = _filled(found)
     missing = [name for name in SCHEMA.names if name not in found.column_names]
     if missing:
         raise InputError(f"{path} lacks columns {', '.join(missing)}; run the tournament again with this version")
     return found.select(SCHEMA.names)
+
+
+def _filled(episodes: pa.Table) -> pa.Table:
+    """``episodes`` with the columns that an earlier version did not write: nothing was told, nothing was a fallback."""
+    for name in _ADDED:
+        if name not in episodes.column_names:
+            blank = pa.nulls(len(episodes), SCHEMA.field(name).type)
+            blank = blank.fill_null(0) if name == "fallback_moves" else blank
+            episodes = episodes.append_column(SCHEMA.field(name), blank)
+    return episodes

@@ -15,6 +15,7 @@ import numpy as np
 
 import agents
 from agents.scripted import CATALOGUE
+from agents.text.spec import TEXT
 from bargain_env import Scenarios, Seat, settlement, theory
 from bargain_env.errors import InputError
 from experiments.match import contestants
@@ -53,13 +54,15 @@ def landmarks(plan: Plan) -> dict[str, Any]:
 def absent_scripts(plan: Plan, players: Sequence[Contestant]) -> dict[str, Any]:
     """What the scripts of the zoo that are no agents of the tournament would have earned in it: they are played here.
 
+    Nothing is played where an opponent is a chat model: each of its answers may be paid for, and nobody asked for these.
+
     Returns:
         ``games``: how many scenarios that were, the first ones; ``rows``: see `experiments.reporting.ranking.ranking`.
     """
     present = {player.label for player in players}
     team = [contestants.script(name) for name in shipped() if f"{contestants.SCRIPT}{name}" not in present]
     few = replace(plan, games=min(plan.games, GAMES))
-    if not team:
+    if not team or any(name.startswith(TEXT) for name in plan.opponents):
         return {"games": few.games, "rows": []}
     settings = {"agents": [member.label for member in team], "opponents": list(plan.opponents), "seed": plan.seed}
     return {"games": few.games, "rows": summary.summarise(run_tournament(team, few), settings)["ranking"]}

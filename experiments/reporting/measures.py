@@ -18,6 +18,7 @@ Row = dict[str, Any]
 Key = tuple[Any, ...]
 Sums = dict[str, Floats]
 """``[scenarios, groups]`` sums of each quantity of `Columns`."""
+COUNTED = ("invalid_moves", "guard_moves", "fallback_moves")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Columns:
         deal = raw["agreement"].astype(np.float64)
         rho = episodes["rho_achieved"].to_numpy().astype(np.float64)
         starts = np.array(episodes["starter"].to_pylist()) == np.array(episodes["agent_seat"].to_pylist())
-        invalid, guard = (episodes[name].to_numpy().astype(np.float64) for name in ("invalid_moves", "guard_moves"))
+        invalid, guard, fallback = (episodes[name].to_numpy().astype(np.float64) for name in COUNTED)
         ids, scenario = np.unique(episodes["scenario_id"].to_numpy(), return_inverse=True)
         sums = {
             "n": np.ones(len(deal)),
@@ -60,6 +61,7 @@ class Columns:
             "invalid_games": (invalid > 0).astype(np.float64),
             "guard_moves": guard,
             "guard_games": (guard > 0).astype(np.float64),
+            "fallback_moves": fallback,
         }
         keys = {k: episodes[k].to_pylist() for k in ("agent", "agent_seat", "rho_requested", "opponent")}
         return cls(keys, scenario, len(ids), sums)
@@ -150,6 +152,7 @@ def _measures(t: dict[str, Floats], intervals: dict[str, tuple[Floats, Floats]])
         "invalid_games_rate": ratio(t["invalid_games"], t["n"]),
         "guard_rate": ratio(t["guard_moves"], t["moves"]),
         "guard_games_rate": ratio(t["guard_games"], t["n"]),
+        "fallback_rate": ratio(t["fallback_moves"], t["moves"]),
     }
     out: dict[str, Any] = {}
     for name, column in values.items():

@@ -1,121 +1,130 @@
-"""The price of an offer, from the distribution over the digit tree: its mean, its likeliest path, or a draw."""
+"""The price of an offer, from the distribution over the digit tree: its expectation, or one complete path."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from .choices import Chooser, forced_choice, log_children
 from .grammar import Grammar
+from .results import PriceDistribution
 from .tree import PromptTree
 
 Floats = NDArray[np.float64]
-Nodes = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
 
-def child_probabilities(grammar: Grammar, logits: torch.Tensor, nodes: Nodes) -> Floats:
-    """Probabilities ``[…, C]`` of the legal children of ``nodes`` ``[…]``, given next-token logits ``[…, V]``.
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """All prices of B offers, shared out among K nodes of the trie; columns that a row does not use have probability 0.
 
-    Only legal tokens compete, so each row sums to 1; a leaf's row is all 0.
+    Attributes:
+        nodes: ``[B, K]``.
+        probability: ``[B, K]`` given OFFER; each row sums to 1.
+        covered: ``[B]`` share that was expanded at every level.
     """
-    tokens = torch.from_numpy(grammar.token[nodes]).to(logits.device)
-    legal = torch.from_numpy(grammar.child[nodes] >= 0).to(logits.device)
-    scores = torch.take_along_dim(logits, tokens, dim=-1).double().masked_fill(~legal, -torch.inf)
-    return np.nan_to_num(torch.softmax(scores, dim=-1).cpu().numpy())
+
+    nodes: Ints
+    probability: Floats
+    covered: Floats
+
+    def mean(self, grammar: Grammar) -> Floats:
+        """``[B]`` E[price | OFFER]; what is not resolved counts at the middle of its interval."""
+        expected: Floats = (self.probability * grammar.middle[self.nodes]).sum(axis=1)
+        return expected
+
+    def distributions(self, grammar: Grammar, accept_probability: Floats) -> list[PriceDistribution]:
+        """Each row's, cheapest first; ``accept_probability`` is ``[B]``."""
+        found = []
+        for row, probability, covered, accept in zip(
+            self.nodes, self.probability, self.covered.tolist(), accept_probability.tolist(), strict=True
+        ):
+            used = np.flatnonzero(probability > 0)
+            used = used[np.argsort(grammar.low[row[used]], kind="stable")]
+            nodes = row[used]
+            width = grammar.high[nodes] - grammar.low[nodes]
+            found.append(PriceDistribution(grammar.middle[nodes], probability[used], width, covered, accept))
+        return found
 
 
-def _shared_level(tree: PromptTree, grammar: Grammar, level: int) -> tuple[Nodes, Floats]:
-    """Children of the forced branch's node at ``level``: ``[C]``, and their probabilities ``[B, C]`` without ACCEPT."""
-    node = grammar.forced_nodes[level]
-    batch = len(tree.logits)
-    probabilities = child_probabilities(grammar, tree.logits[:, level], np.full(batch, node))
-    if level == 0:
-        probabilities[:, grammar.accept] = 0.0
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return grammar.child[node], probabilities
-
-
-def expected_price(tree: PromptTree, grammar: Grammar, levels: int, width: int) -> tuple[Floats, Floats]:
-    """E[price | OFFER] of each prompt.
-
-    The digit tree is expanded for ``levels`` digits beyond the first, ``width`` candidates a level, the most probable
-    ones; what is left unexpanded counts at the middle of its interval.
-
-    Returns:
-        ``[B]`` normalised expected price and ``[B]`` the share of mass that was expanded at every level.
-    """
-    middle = np.nan_to_num(grammar.middle)
-    batch, forced = len(tree.logits), len(grammar.forced)
-    total, mass = np.zeros(batch), np.ones(batch)
-    for level in range(forced):
-        children, probabilities = _shared_level(tree, grammar, level)
-        on_branch = children == grammar.forced_nodes[level + 1]
-        total += mass * (probabilities[:, ~on_branch] @ middle[children[~on_branch]])
-        mass = mass * probabilities[:, on_branch][:, 0]
-    children, probabilities = _shared_level(tree, grammar, forced)
-    nodes = np.broadcast_to(children, (batch, len(children)))
-    weights = mass[:, None] * probabilities
-    tokens = np.broadcast_to(grammar.token[grammar.forced_nodes[forced]], nodes.shape)
-    parents = np.zeros_like(nodes)
-    covered = np.ones(batch)
-    for _ in range(levels):
-        complete = grammar.is_leaf(nodes)
-        total += np.where(complete, weights * middle[nodes], 0.0).sum(axis=1)
-        weights = np.where(complete, 0.0, weights)
-        if not weights.any():
-            break
-        kept = np.argsort(-weights, axis=1, kind="stable")[:, : min(width, weights.shape[1])]
-        rest = weights.copy()
-        np.put_along_axis(rest, kept, 0.0, axis=1)
-        total += (rest * middle[nodes]).sum(axis=1)
-        covered -= rest.sum(axis=1)
-        nodes, weights, tokens, parents = (
-            np.take_along_axis(a, kept, axis=1) for a in (nodes, weights, tokens, parents)
-        )
-        following = child_probabilities(grammar, tree.feed(tokens, parents), nodes)
-        shape = (batch, nodes.shape[1], grammar.child.shape[1])
-        parents = np.broadcast_to(np.arange(shape[1])[None, :, None], shape).reshape(batch, -1)
-        weights = (weights[:, :, None] * following).reshape(batch, -1)
-        tokens, nodes = grammar.token[nodes].reshape(batch, -1), grammar.child[nodes].reshape(batch, -1)
-    return total + (weights * middle[nodes]).sum(axis=1), covered
-
-
-def chosen_price(tree: PromptTree, grammar: Grammar, uniforms: Floats | None) -> Floats:
-    """One complete price for each prompt.
+def beam(tree: PromptTree, grammar: Grammar, levels: int, width: int) -> Beam:
+    """Expand the digit tree for ``levels`` digits beyond the first, the ``width`` most probable candidates a level.
 
     Args:
         tree: fresh.
         grammar: of the tokenizer.
-        uniforms: ``[B, ≥ depth of the trie]`` numbers that draw one token each; None takes the likeliest token.
+        levels: each costs a call.
+        width: candidates expanded a level.
+    """
+    nodes, weights, parts = _on_the_branch(tree, grammar)
+    tokens = np.broadcast_to(grammar.below(np.array(grammar.forced_nodes[-1]))[1], nodes.shape)
+    parents, covered = np.zeros_like(nodes), np.ones(len(nodes))
+    for _ in range(levels):
+        open_ = np.where(grammar.is_leaf(nodes), 0.0, weights)
+        if not open_.any():
+            break
+        kept = np.argsort(-open_, axis=1, kind="stable")[:, : min(width, open_.shape[1])]
+        rest = open_.copy()
+        np.put_along_axis(rest, kept, 0.0, axis=1)
+        covered -= rest.sum(axis=1)
+        parts.append((nodes, weights - open_ + rest))
+        nodes, weights, tokens, parents = (np.take_along_axis(a, kept, axis=1) for a in (nodes, open_, tokens, parents))
+        scores = log_children(tree, grammar, tree.feed(tokens, parents), nodes)
+        following = np.where(grammar.is_leaf(nodes)[:, :, None], 0.0, np.exp(scores))
+        children, tokens = grammar.below(nodes)
+        batch, shape = len(nodes), children.shape
+        parents = np.broadcast_to(np.arange(shape[1])[None, :, None], shape).reshape(batch, -1)
+        weights = (weights[:, :, None] * following).reshape(batch, -1)
+        tokens, nodes = tokens.reshape(batch, -1), children.reshape(batch, -1)
+    parts.append((nodes, weights))
+    nodes, weights = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    return Beam(nodes, weights, covered)
+
+
+def _on_the_branch(tree: PromptTree, grammar: Grammar) -> tuple[Ints, Floats, list[tuple[Ints, Floats]]]:
+    """Children ``[B, C]`` of the end of the forced branch and their probabilities; beside them what leaves it before."""
+    mass, aside = np.ones(len(tree.states)), []
+    for level, following in enumerate(grammar.forced_nodes[1:]):
+        children, probabilities = forced_choice(tree, grammar, level)
+        stays = children == following
+        nodes = np.broadcast_to(children[~stays], (len(mass), int((~stays).sum())))
+        aside.append((nodes, mass[:, None] * probabilities[:, ~stays]))
+        mass = mass * probabilities[:, stays][:, 0]
+    children, probabilities = forced_choice(tree, grammar, len(grammar.forced))
+    nodes = np.broadcast_to(children, (len(mass), len(children)))
+    return nodes, mass[:, None] * probabilities, aside
+
+
+def chosen_price(tree: PromptTree, grammar: Grammar, choose: Chooser, temperature: float = 1.0) -> Floats:
+    """One complete price for each prompt, chosen token by token.
+
+    Args:
+        tree: fresh.
+        grammar: of the tokenizer.
+        choose: takes one child at each choice.
+        temperature: logits are divided by it.
 
     Returns:
         ``[B]`` normalised price.
     """
-    batch, forced = len(tree.logits), len(grammar.forced)
-    node, token, left_at = np.full(batch, grammar.forced_nodes[0]), np.zeros(batch, dtype=np.int64), np.full(batch, -1)
-    for level in range(forced + 1):
-        here = left_at < 0
-        children, probabilities = _shared_level(tree, grammar, level)
-        which = _choose(probabilities, uniforms, level)
-        node[here] = children[which[here]]
-        token[here] = grammar.token[grammar.forced_nodes[level]][which[here]]
-        stays = node == grammar.forced_nodes[level + 1] if level < forced else np.zeros(batch, dtype=bool)
-        left_at[here & ~stays] = level
-    draw = forced + 1
+    batch, forced = len(tree.states), len(grammar.forced)
+    node, token, left_at = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64), np.full(batch, -1)
+    for level, here_node in enumerate(grammar.forced_nodes):
+        rows = np.flatnonzero(left_at < 0)
+        children, probabilities = forced_choice(tree, grammar, level, temperature)
+        which = choose(probabilities[rows], level, rows)
+        node[rows], token[rows] = children[which], grammar.below(np.array(here_node))[1][which]
+        leaves = node != grammar.forced_nodes[level + 1] if level < forced else np.ones(batch, dtype=bool)
+        left_at[(left_at < 0) & leaves] = level
+    choice = forced + 1
     while not (grammar.low[node] == grammar.high[node]).all():
-        logits = tree.feed(token[:, None], np.zeros((batch, 1), dtype=np.int64), shared_used=left_at)
-        which = _choose(child_probabilities(grammar, logits[:, 0], node), uniforms, draw)
-        open_ = ~grammar.is_leaf(node)
-        token = np.where(open_, grammar.token[node, which], token)
-        node = np.where(open_, grammar.child[node, which], node)
-        draw += 1
+        states = tree.feed(token[:, None], np.zeros((batch, 1), dtype=np.int64), used=left_at)
+        probabilities = np.exp(log_children(tree, grammar, states[:, 0], node, temperature))
+        rows = np.flatnonzero(~grammar.is_leaf(node))
+        which = choose(probabilities[rows], choice, rows)
+        children, tokens = grammar.below(node)
+        node[rows], token[rows] = children[rows, which], tokens[rows, which]
+        choice += 1
     return grammar.low[node]
-
-
-def _choose(probabilities: Floats, uniforms: Floats | None, draw: int) -> Nodes:
-    """Position ``[B]`` of the likeliest child, or of the one that the ``draw``-th uniform falls on."""
-    if uniforms is None:
-        return probabilities.argmax(axis=1)
-    cumulative = probabilities.cumsum(axis=1)
-    below = cumulative <= uniforms[:, draw, None] * cumulative[:, -1:]
-    return np.minimum(below.sum(axis=1), probabilities.shape[1] - 1)

@@ -1,0 +1,1 @@
+"""Exact decoding, against plain enumeration and against itself in other batches."""
