@@ -20,12 +20,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-import agents
 from bargain_env import Policy, Preset, RoutedPolicy, Scenarios, Seat, Trajectories, play, rng, sample
 from bargain_env.errors import InputError
 from bargain_env.rng import Stream
 
-from . import results
+from . import opponents, results
 from .contestants import Contestant
 
 Floats = NDArray[np.float64]
@@ -143,7 +142,7 @@ def _play_block(team: Team, plan: Plan, seat: Seat, first: int) -> Iterator[Bloc
     member, opponent, request, scenario = (index.ravel() for index in np.indices(shape))
     requested = grid[request]
     given = _shuffle(plan, grid, games).ravel() if team[0].shuffled else requested
-    players = [agents.make_for(plan.preset, name) for name in plan.opponents]
+    players = [opponents.build(name, plan.preset) for name in plan.opponents]
     played = _seat(
         games.take(scenario),
         seat,
@@ -151,7 +150,7 @@ def _play_block(team: Team, plan: Plan, seat: Seat, first: int) -> Iterator[Bloc
         RoutedPolicy(players, opponent, name="opponents"),
     )
     names = np.array(plan.opponents, dtype=object)[opponent]
-    splits = np.array([agents.describe(name).split for name in plan.opponents], dtype=object)[opponent]
+    splits = np.array([opponents.split(name) for name in plan.opponents], dtype=object)[opponent]
     for k, contestant in enumerate(team):
         mine = np.flatnonzero(member == k)
         parts = (array[mine] for array in (requested, names, splits))
