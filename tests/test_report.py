@@ -25,7 +25,7 @@ def played():
         agents.register("picky<b>", Taker, defaults={"picky": 1.0})
         players = [dial(), dial("shuffled", shuffled=True), script("easy"), script("picky<b>")]
         grid = (-1.0, 0.0, 0.2, 0.5, 0.8, 1.0)
-        plan = arena.Plan(("easy", "picky<b>"), grid, 8, tuple(Seat), PRESETS["paper"])
+        plan = arena.Plan(("easy", "picky<b>"), arena.same_grid(grid), 8, tuple(Seat), PRESETS["paper"])
         episodes = arena.run_tournament(players, plan)
     settings = {
         "agents": [p.label for p in players],

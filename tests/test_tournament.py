@@ -17,7 +17,7 @@ from agents import registry
 from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError
 from experiments import cli, plugins, tournament
-from experiments.match import arena, contestants, results
+from experiments.match import arena, contestants, opponents, results
 from experiments.match.contestants import script
 from experiments.reporting import summary
 from experiments.reporting.ranking import CONFIGURATIONS
@@ -38,7 +38,8 @@ def zoo(monkeypatch):
 
 def plan(**changes):
     base = {"opponents": ("easy", "picky"), "rho": RHO, "games": 12, "seats": tuple(Seat), "preset": PRESETS["paper"]}
-    return arena.Plan(**{**base, **changes})
+    chosen = {**base, **changes}
+    return arena.Plan(**{**chosen, "rho": arena.same_grid(chosen["rho"])})
 
 
 def rows(table, **where):
@@ -243,7 +244,8 @@ def test_scripts_share_a_batch_and_nothing_else(monkeypatch):
     blocks = []
     together = arena.run_tournament(team, plan(), blocks.append)
     assert together.equals(results.ordered(apart))
-    assert [(b.contestant.label, b.seat) for b in blocks] == [(c.label, seat) for seat in Seat for c in team]
+    assert [set(b["agent_seat"].to_pylist()) for b in blocks] == [{"buyer"}, {"seller"}]
+    assert [set(b["agent"].to_pylist()) for b in blocks] == [{c.label for c in team}] * 2
     monkeypatch.setattr(arena, "SCRIPT_ROWS", 7)
     assert arena.run_tournament([team[0], dial(), *team[1:]], plan(rho=(0.5,)), blocks.append).num_rows == 4 * 48
     assert arena.run_tournament(team, plan()).equals(together)
@@ -277,11 +279,11 @@ def test_the_ranking_by_hand():
 
 
 def test_opponent_groups():
-    assert contestants.resolve_opponents("all") == contestants.resolve_opponents("scripts") == ["easy", "picky"]
+    assert opponents.resolve("all") == opponents.resolve("scripts") == ["easy", "picky"]
     assert [c.label for c in contestants.resolve_agents("scripts")] == ["script:easy", "script:picky"]
-    assert contestants.resolve_opponents("held_out,train,easy") == ["picky", "easy"]
-    assert contestants.resolve_opponents("family:taker") == ["easy", "picky"]
-    assert contestants.resolve_opponents("hidden_one") == ["hidden_one"]
+    assert opponents.resolve("held_out,train,easy") == ["picky", "easy"]
+    assert opponents.resolve("family:taker") == ["easy", "picky"]
+    assert opponents.resolve("hidden_one") == ["hidden_one"]
 
 
 def test_json_and_plugin(tmp_path, capsys):
