@@ -12,9 +12,9 @@ import numpy as np
 from bargain_env.errors import InputError
 from bargain_env.policy import Floats, Moves, SeatGames, SeatView
 from hyperlora.checkpoint import Adapter, Precision
-from hyperlora.decode import Decisions, Mode, Scorer
+from hyperlora.decode import Decisions, Mode, PrefixCache, Scorer
 from hyperlora.decode.scorer import UNIFORMS
-from hyperlora.prompt import K_HISTORY
+from hyperlora.prompt import K_HISTORY, STATIC_FIRST
 from hyperlora.tokens import encode
 
 from . import janus_prompts
@@ -61,6 +61,10 @@ class JanusAgent:
         allow_base_mismatch: load it on a base that it was not trained on.
         precision: of the base: ``trained``, ``dense`` or ``nf4``; see `hyperlora.load_hyperlora_adapter`.
         device: where to put the model.
+        compute: precision of decisions: ``own`` is that of the base's weights; ``auto``, ``fp32`` or ``bf16``, see
+            `hyperlora.decode.precision.in_precision`.
+        reuse: keep keys and values of a batch of games from turn to turn, which pays where prompts begin as those of earlier
+            turns (prompt format 3); None for where they do. Nothing is kept from one `reset` to the next.
 
     Raises:
         InputError: ρ out of range, unknown mode or guard, or the adapter cannot be loaded.
@@ -81,6 +85,8 @@ class JanusAgent:
         allow_base_mismatch: bool = False,
         precision: Precision = "trained",
         device: str = "cpu",
+        compute: str = "own",
+        reuse: bool | None = None,
     ) -> None:
         self.guard, self.rho, mode = check_guard(guard), check_rho(rho), Mode.parse(decode)
         if not isinstance(adapter, Adapter):
@@ -89,10 +95,13 @@ class JanusAgent:
             )
         self.name = "base" if base_only else "janus"
         self.adapter, self.base_only = adapter, base_only
-        self.scorer = Scorer(adapter.model, adapter.tokenizer, mode, batch_size)
-        self._draws = mode.draws
         self.k_history = int(adapter.config.get("k_history", K_HISTORY))
         self._format = int(adapter.config.get("prompt_format", 2))
+        self._reuse = self._format == STATIC_FIRST if reuse is None else reuse
+        self.scorer = Scorer(
+            adapter.model, adapter.tokenizer, mode, batch_size, precision=compute, prefixes=self._fresh_prefixes()
+        )
+        self._draws = mode.draws
         self._rho = np.zeros(0)
 
     def reset(self, games: SeatGames) -> None:
@@ -104,6 +113,10 @@ class JanusAgent:
         if self.rho.ndim and len(self.rho) != len(games):
             raise ValueError(f"{len(self.rho)} values of rho for {len(games)} games; give one, or one a game")
         self._rho = np.broadcast_to(self.rho, len(games)).astype(np.float64)
+        self.scorer.prefixes = self._fresh_prefixes()  # decisions must not depend on what was played before
+
+    def _fresh_prefixes(self) -> PrefixCache | None:
+        return PrefixCache() if self._reuse else None
 
     def act(self, view: SeatView) -> Moves:
         """Prompt, score, guard."""

@@ -99,6 +99,15 @@ class Scorer:
         self._beginnings = Beginnings(self.head, prefixes)
         self._halving = Halving()
 
+    @property
+    def prefixes(self) -> PrefixCache | None:
+        """What keeps beginnings of prompts between calls; may be replaced."""
+        return self._beginnings.store
+
+    @prefixes.setter
+    def prefixes(self, store: PrefixCache | None) -> None:
+        self._beginnings.store = store
+
     def decide(
         self,
         prompts: Sequence[list[int]],
