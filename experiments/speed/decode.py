@@ -6,8 +6,8 @@ all on one turn, as a tournament asks them; every game has limits of its own, so
 one pass over whole prompts by the model's own forward method, as batched decoding needs at least. The published way is one
 game at a time with ``generate(max_new_tokens=20, do_sample=False)`` and a rule that reads the text.
 
-SmolLM2-135M carries an adapter that was not trained: its text does not end by itself. A trained one's would end with its
-answer, so the loop is also measured with as many tokens as an answer has.
+SmolLM2-135M carries an adapter that was not trained, whose text may end anywhere. The loop is made to write as many tokens
+as an answer has, where a trained one's would end, and once more the 20 that it may write at most.
 """
 
 from __future__ import annotations
@@ -163,10 +163,12 @@ def prefill(model: Any, some: Asked) -> torch.Tensor:
     return logits[:, -1]
 
 
-def one_by_one(adapter: Adapter, some: Asked, new_tokens: int = NEW_TOKENS) -> list[str]:
-    """What the model writes, one game at a time."""
+def one_by_one(adapter: Adapter, some: Asked, exactly: int | None = None) -> list[str]:
+    """What the model writes, one game at a time: `NEW_TOKENS` at most, or ``exactly`` so many."""
     model, tokenizer, texts = adapter.model, adapter.tokenizer, []
-    options = {"max_new_tokens": new_tokens, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    options = {"max_new_tokens": exactly or NEW_TOKENS, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    if exactly:
+        options["min_new_tokens"] = exactly
     for prompt, rho in zip(some.prompts, some.rho.tolist(), strict=True):
         ids = torch.tensor([prompt])
         with torch.inference_mode(), bind_rho(model, rho):
@@ -216,8 +218,8 @@ def _prefilling(model: Any, some: Asked) -> Work:
     return lambda: float(len(prefill(model, some)))
 
 
-def _looping(adapter: Adapter, some: Asked, new_tokens: int = NEW_TOKENS) -> Work:
-    return lambda: float(len(one_by_one(adapter, some, new_tokens)))
+def _looping(adapter: Adapter, some: Asked, exactly: int | None = None) -> Work:
+    return lambda: float(len(one_by_one(adapter, some, exactly)))
 
 
 def _against(name: str, found: Mapping[str, float], ours: str, reference: str, bar: float | None = None) -> Speed:
@@ -333,8 +335,8 @@ def smollm2(seed: int) -> Iterator[Speed]:
         {
             "ours": _deciding(scorer, some),
             PREFILL: _prefilling(scorer.model, some),
-            LOOP: _looping(adapter, loops),
             f"{LOOP}, ending with the answer": _looping(adapter, loops, answer),
+            f"{LOOP}, {NEW_TOKENS} tokens": _looping(adapter, loops, NEW_TOKENS),
         }
     )
     label = f"SmolLM2-135M, {FEW} games, greedy, {precision}"
