@@ -61,8 +61,8 @@ class JanusAgent:
         allow_base_mismatch: load it on a base that it was not trained on.
         precision: of the base: ``trained``, ``dense`` or ``nf4``; see `hyperlora.load_hyperlora_adapter`.
         device: where to put the model.
-        compute: precision of decisions: ``own`` is that of the base's weights; ``auto``, ``fp32`` or ``bf16``, see
-            `hyperlora.decode.precision.in_precision`.
+        compute: precision of decisions: ``auto`` is bf16 for large models where that is faster; ``own`` (that of the base's
+            weights), ``fp32`` or ``bf16``; see `hyperlora.decode.precision.in_precision`.
         reuse: keep keys and values of a batch of games from turn to turn, which pays where prompts begin as those of earlier
             turns (prompt format 3); None for where they do. Nothing is kept from one `reset` to the next.
 
@@ -85,7 +85,7 @@ class JanusAgent:
         allow_base_mismatch: bool = False,
         precision: Precision = "trained",
         device: str = "cpu",
-        compute: str = "own",
+        compute: str = "auto",
         reuse: bool | None = None,
     ) -> None:
         self.guard, self.rho, mode = check_guard(guard), check_rho(rho), Mode.parse(decode)

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 UNIFORMS = 32
 """Uniform numbers a sampled decision may use: one for the form, one a token of the price."""
-MAX_TOKENS = {"cpu": 8192}
+MAX_TOKENS = {"cpu": 16_384}
 """Tokens of a forward pass by default: more only push each other out of a CPU's cache."""
 OTHER_MAX_TOKENS = 65_536
 ROOM = 8
