@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+# One process a core, each with one thread: tests are many and small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-all lint format clean
 
@@ -19,10 +21,10 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m experiments.tournament --agents janus-nano --rho 0:1:0.1 --strategies all --games 8 --seats both --scenario paper --seed 0 --out $(OUT)
 
 test: $(VENV)/.ready lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.ready lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -12,9 +12,9 @@ import numpy as np
 from bargain_env.errors import InputError, unknown
 from bargain_env.policy import Floats, Moves, SeatGames, SeatView
 from hyperlora.checkpoint import Adapter, Precision
-from hyperlora.decode import Decisions, Mode, Scorer
+from hyperlora.decode import Decisions, Mode, PrefixCache, Scorer
 from hyperlora.decode.scorer import UNIFORMS
-from hyperlora.prompt import K_HISTORY
+from hyperlora.prompt import K_HISTORY, STATIC_FIRST
 from hyperlora.tokens import encode
 
 from . import janus_prompts
@@ -69,6 +69,10 @@ class JanusAgent:
         channel: which ways ρ goes, for ablations: ``both``; ``text``, through gates frozen at their mean over ρ in [0, 1];
             or ``gates``, with `TEXT_RHO` in every prompt. An adapter trained with one ρ in all its prompts
             (``experiments.train --text-rho``) is always shown that one.
+        compute: precision of decisions: ``auto`` is bf16 for large models where that is faster; ``own`` (that of the base's
+            weights), ``fp32`` or ``bf16``; see `hyperlora.decode.precision.in_precision`.
+        reuse: keep keys and values of a batch of games from turn to turn, which pays where prompts begin as those of earlier
+            turns (prompt format 3); None for where they do. Nothing is kept from one `reset` to the next.
 
     Attributes:
         text_rho: what every prompt says; None where it says what is asked for.
@@ -93,6 +97,8 @@ class JanusAgent:
         precision: Precision = "trained",
         device: str = "cpu",
         channel: str = "both",
+        compute: str = "auto",
+        reuse: bool | None = None,
     ) -> None:
         self.guard, self.rho, mode = check_guard(guard), check_rho(rho), Mode.parse(decode)
         if channel not in CHANNELS:
@@ -112,10 +118,13 @@ class JanusAgent:
         self.adapter, self.base_only, self.channel = adapter, base_only, channel
         trained: float | None = adapter.config.get("run", {}).get("text_rho")
         self.text_rho = TEXT_RHO if trained is None and channel == "gates" else trained
-        self.scorer = Scorer(adapter.model, adapter.tokenizer, mode, batch_size)
-        self._draws = mode.draws
         self.k_history = int(adapter.config.get("k_history", K_HISTORY))
         self._format = int(adapter.config.get("prompt_format", 2))
+        self._reuse = self._format == STATIC_FIRST if reuse is None else reuse
+        self.scorer = Scorer(
+            adapter.model, adapter.tokenizer, mode, batch_size, precision=compute, prefixes=self._fresh_prefixes()
+        )
+        self._draws = mode.draws
         self._rho = np.zeros(0)
 
     def reset(self, games: SeatGames) -> None:
@@ -127,6 +136,10 @@ class JanusAgent:
         if self.rho.ndim and len(self.rho) != len(games):
             raise ValueError(f"{len(self.rho)} values of rho for {len(games)} games; give one, or one a game")
         self._rho = np.broadcast_to(self.rho, len(games)).astype(np.float64)
+        self.scorer.prefixes = self._fresh_prefixes()  # decisions must not depend on what was played before
+
+    def _fresh_prefixes(self) -> PrefixCache | None:
+        return PrefixCache() if self._reuse else None
 
     def act(self, view: SeatView) -> Moves:
         """Prompt, score, guard."""

@@ -16,7 +16,7 @@ from hyperlora.checkpoint import Adapter, Precision, load_hyperlora_adapter
 from hyperlora.constant_gates import mean_gates, with_constant_gates
 from hyperlora.digest import adapter_digest
 
-KEPT = 4
+KEPT = 8
 """Adapters, each with its base, that stay loaded; the one used longest ago makes room."""
 MODEL_LOCK = threading.RLock()
 

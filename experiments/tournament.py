@@ -116,8 +116,8 @@ def run(settings: Settings) -> dict[str, Any]:
     players, plan = prepared(settings)
     folder = cli.output_folder(settings.out)
     for player in players:
-        if player.takes_rho:  # a checkpoint that cannot be loaded should not be found out after an hour of play
-            player.build(np.array(plan.rho[plan.seats[0]][:1]), plan.preset)
+        if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
+            player.build(np.array(plan.rho[plan.seats[0]][:1]) if player.takes_rho else None, plan.preset)
     opponents.load(plan.opponents, plan.janus)
     console = cli.console(settings.quiet or settings.json)
     console.print(_heading(players, plan), soft_wrap=True)

@@ -14,7 +14,7 @@ from .data import HyperLoRACollator, NegotiationDataset
 from .dense import save_merged
 from .digest import adapter_digest
 from .export import export, export_grid
-from .gates import RhoHyperNet, gate_bank
+from .gates import GateBank, RhoHyperNet
 from .inject import HyperLoRASettings, adapter_parameters, inject_hyperlora
 from .layer import HyperLoRALinear
 from .losses import compute_gate_separation_loss, compute_gate_smoothness_loss
@@ -33,6 +33,7 @@ from .tokens import build_nano_tokenizer
 __all__ = [
     "SPECIAL_TOKENS",
     "Adapter",
+    "GateBank",
     "HyperLoRACollator",
     "HyperLoRALinear",
     "HyperLoRASettings",
@@ -50,7 +51,6 @@ __all__ = [
     "export_grid",
     "format_rho_text",
     "format_success_text",
-    "gate_bank",
     "inject_hyperlora",
     "load_base",
     "load_hyperlora_adapter",

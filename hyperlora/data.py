@@ -99,7 +99,7 @@ class NegotiationDataset(Dataset):
         tokenizer: whose ids to use.
         k_history: history slots.
         max_length: longest sequence; a longer prompt loses tokens at its front, the target never does.
-        prompt_format: 1 or 2.
+        prompt_format: 1, 2 or 3.
         decimal_weights: weight of the loss on each decimal of a price. The last ones are mostly noise: prices of the
             games that people train on are known to a share of the range, not to 1e-4 of it.
         prompt_weight: weight of the loss on each prompt token; above 0 only to pretrain a base, which learns to read

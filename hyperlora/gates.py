@@ -217,11 +217,6 @@ class BankedLinear(nn.Module):
         return bank.slice(stage, index)[1]
 
 
-def gate_bank(nets: Sequence[RhoHyperNet], rho: Tensor) -> Tensor:
-    """Gates ``[L, B, rank]`` of ρ ``[B, 1]`` of networks that belong to no bank."""
-    return torch.stack([net(rho) for net in nets])
-
-
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Autocast switched off on ``device`` where it is on."""
     if torch.is_autocast_enabled(device.type):

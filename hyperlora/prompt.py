@@ -3,6 +3,10 @@
 Format 2 is the seed report's section 4 (four-decimal ρ, ``<SUCCESS>``, ``<HISTORY_LEN>``, ``EMPTY:EMPTY`` padding, 11
 markers); format 1 is its older edition (two decimals, ``PAD:0.0000`` padding, 9 markers). Prices are normalised to [0, 1]
 over the public range. There is no role: posture comes from ρ.
+
+Format 3 says what format 2 says, in another order: what stands for a whole game first, then the offers without padding, and
+last what is new on each turn. So a prompt begins as the one of the turn before it, as long as no offer has left the history,
+and its keys and values can be used again.
 """
 
 from __future__ import annotations
@@ -37,11 +41,18 @@ SPECIAL_TOKENS_V1 = [
 ]
 """Markers of prompt format 1."""
 
+SPECIAL_TOKENS_V3 = [marker for marker in SPECIAL_TOKENS if marker != "<HISTORY_LEN>"]
+"""Markers of prompt format 3."""
+
+STATIC_FIRST = 3
+"""The prompt format whose prompts begin as those of earlier turns do."""
+
 K_HISTORY = 8
 """History slots in a prompt."""
 
 INSTRUCTION = "Output exactly one of:\nACCEPT\nOFFER <PRICE_NORM>"
 PADDING = {1: "PAD:0.0000", 2: "EMPTY:EMPTY"}
+_MARKERS = {1: SPECIAL_TOKENS_V1, 2: SPECIAL_TOKENS, STATIC_FIRST: SPECIAL_TOKENS_V3}
 
 
 def markers(prompt_format: int = 2) -> list[str]:
@@ -50,9 +61,9 @@ def markers(prompt_format: int = 2) -> list[str]:
     Raises:
         ValueError: there is no such format.
     """
-    if prompt_format not in PADDING:
-        raise ValueError(f"prompt format {prompt_format} does not exist; choose 1 or 2")
-    return list(SPECIAL_TOKENS if prompt_format == 2 else SPECIAL_TOKENS_V1)
+    if prompt_format not in _MARKERS:
+        raise ValueError(f"prompt format {prompt_format} does not exist; choose 1, 2 or 3")
+    return list(_MARKERS[prompt_format])
 
 
 def normalize_price(value: float, low: float, high: float) -> float:
@@ -75,7 +86,7 @@ def format_rho_text(rho: float, prompt_format: int = 2) -> str:
     if is_failure(rho):
         return "<RHO> <RHO_FAIL>"
     shown = min(1.0, max(0.0, rho))
-    return f"<RHO> {shown:.4f}" if prompt_format == 2 else f"<RHO> {shown:.2f}"
+    return f"<RHO> {shown:.2f}" if prompt_format == 1 else f"<RHO> {shown:.4f}"
 
 
 def format_success_text(rho: float) -> str:
@@ -91,7 +102,7 @@ def build_history_str(
     k: int = K_HISTORY,
     prompt_format: int = 2,
 ) -> tuple[str, int]:
-    """The last ``k`` offers in ``k`` fixed slots, oldest first, padded in front.
+    """The last ``k`` offers in ``k`` fixed slots, oldest first, padded in front; format 3 has no padding.
 
     Args:
         roles: ``buyer`` or ``seller`` for each past offer, oldest first.
@@ -99,7 +110,7 @@ def build_history_str(
         low: lower end of the public range.
         high: upper end.
         k: number of slots.
-        prompt_format: 1 or 2.
+        prompt_format: 1, 2 or 3.
 
     Returns:
         The text and the number of slots that hold an offer.
@@ -107,7 +118,8 @@ def build_history_str(
     entries = [
         f"{role}:{normalize_price(price, low, high):.4f}" for role, price in list(zip(roles, prices, strict=True))[-k:]
     ]
-    return " ".join([PADDING[prompt_format]] * (k - len(entries)) + entries), len(entries)
+    padding = [] if prompt_format == STATIC_FIRST else [PADDING[prompt_format]] * (k - len(entries))
+    return " ".join(padding + entries), len(entries)
 
 
 def build_prompt(
@@ -132,21 +144,19 @@ def build_prompt(
         last_offer_norm_str: the other side's latest offer, normalised with four decimals, or ``NA``.
         history_len: filled history slots (format 2 only).
         history_str: from `build_history_str`, in the same format.
-        prompt_format: 1 or 2.
+        prompt_format: 1, 2 or 3.
     """
-    lines = [
-        format_rho_text(rho, prompt_format),
-        *([format_success_text(rho)] if prompt_format == 2 else []),
-        f"<TURN> {turn} / {max_turns}",
-        f"<TURNS_REMAINING> {turns_remaining}",
-        f"<RESERVATION_NORM> {reservation_norm:.4f}",
-        f"<LAST_OFFER_NORM> {last_offer_norm_str}",
-        *([f"<HISTORY_LEN> {history_len}"] if prompt_format == 2 else []),
-        f"<HISTORY> {history_str}",
-        f"<INSTRUCTION> {INSTRUCTION}",
-        "<OUTPUT>\n",
-    ]
-    return "\n".join(lines)
+    request = [format_rho_text(rho, prompt_format), *([] if prompt_format == 1 else [format_success_text(rho)])]
+    limit, instruction = f"<RESERVATION_NORM> {reservation_norm:.4f}", f"<INSTRUCTION> {INSTRUCTION}"
+    clock = [f"<TURN> {turn} / {max_turns}", f"<TURNS_REMAINING> {turns_remaining}"]
+    last, history = f"<LAST_OFFER_NORM> {last_offer_norm_str}", f"<HISTORY> {history_str}"
+    if prompt_format == STATIC_FIRST:
+        history = f"<HISTORY> {history_str}" if history_str else "<HISTORY>"
+        lines = [*request, limit, instruction, history, *clock, last]
+    else:
+        filled = [f"<HISTORY_LEN> {history_len}"] if prompt_format == 2 else []
+        lines = [*request, *clock, limit, last, *filled, history, instruction]
+    return "\n".join([*lines, "<OUTPUT>\n"])
 
 
 def build_target(action: str, price_norm: float | None) -> str:

@@ -192,7 +192,7 @@ def test_an_illegal_move_ends_the_game_as_with_the_wrappers(games, zero):
     assert ours.agents == theirs.agents == []
 
 
-@pytest.mark.parametrize("action", NOT_IN_GRID, ids=repr)
+@pytest.mark.parametrize("action", NOT_IN_GRID, ids=lambda action: repr(action).partition(" at 0x")[0])
 def test_the_same_actions_are_refused_as_by_the_wrappers(action):
     ours, theirs = bargain_v0.env(max_turns=6), wrapped()
     for env in (ours, theirs):

@@ -16,6 +16,7 @@ from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.step_rows import steps_table
 from hyperlora import Adapter, NegotiationDataset, build_nano_tokenizer, inject_hyperlora
 from hyperlora.base import nano_model
+from hyperlora.decode import DecodeStats
 from hyperlora.inject import adapter_modules
 from hyperlora.prompt import decision_prompt
 
@@ -47,7 +48,7 @@ class Recorder:
         return self.script.act(view)
 
 
-@pytest.mark.parametrize(("k_history", "prompt_format"), [(8, 2), (3, 2), (8, 1)])
+@pytest.mark.parametrize(("k_history", "prompt_format"), [(8, 2), (3, 2), (8, 1), (8, 3), (5, 3)])
 def test_prompts_at_the_table_are_the_training_prompts(k_history, prompt_format):
     games = sample("hidden", 24, seed=2)
     loaded = adapter(k_history, prompt_format)
@@ -105,6 +106,24 @@ def test_games_do_not_depend_on_their_company():
         row = np.array([i])
         alone = play(games.take(row), JanusAgent(loaded, rho=rho[i]), agents.make("linear_standard"))
         np.testing.assert_allclose(alone.prices[0], together.prices[i], atol=0.14)  # one step of 1e-4 of the range
+
+
+def test_keys_and_values_are_used_again_from_turn_to_turn():
+    games, rho = sample("paper", 8, seed=3), np.tile([0.2, 0.7], 4)
+    loaded, played, fed = adapter(prompt_format=3), {}, {}
+    for reuse in (None, True, False):
+        janus = JanusAgent(loaded, rho=rho, decode="median", reuse=reuse)
+        for _ in range(2):  # the second time nothing of the first is left
+            janus.scorer.stats = DecodeStats()
+            played[reuse] = play(games, janus, agents.make("hardliner"))
+            fed.setdefault(reuse, []).append(janus.scorer.stats.per_decision()["fed_prompt_tokens"])
+    assert played[False].turns.max() > 8  # longer than what the history holds
+    for name in ("prices", "kinds"):
+        np.testing.assert_allclose(getattr(played[True], name), getattr(played[False], name), atol=0.14)
+    assert fed[None] == fed[True] == [fed[True][0]] * 2
+    assert fed[True][0] < 0.75 * fed[False][0]
+    old = JanusAgent(adapter(), rho=0.2)
+    assert old.scorer.prefixes is None
 
 
 def test_dial_moves_the_adapter_and_not_the_base():

@@ -79,7 +79,7 @@ def test_the_one_used_longest_ago_makes_room(loads):
     assert [name for name, *_ in loads] == list("abcde")
     shared_adapter("b")
     assert [name for name, *_ in loads] == list("abcdeb")
-    assert clear_models() == janus_models.KEPT == 4
+    assert clear_models() == janus_models.KEPT == 8
     assert clear_models() == 0
 
 

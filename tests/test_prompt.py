@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from hyperlora import (
@@ -40,6 +42,19 @@ FAILURE = """<RHO> <RHO_FAIL>
 <INSTRUCTION> Output exactly one of:
 ACCEPT
 OFFER <PRICE_NORM>
+<OUTPUT>
+"""
+
+FORMAT_3 = """<RHO> 0.5300
+<SUCCESS> 1
+<RESERVATION_NORM> 0.8421
+<INSTRUCTION> Output exactly one of:
+ACCEPT
+OFFER <PRICE_NORM>
+<HISTORY> buyer:0.3000 seller:0.4000 buyer:0.4200
+<TURN> 7 / 20
+<TURNS_REMAINING> 13
+<LAST_OFFER_NORM> 0.4123
 <OUTPUT>
 """
 
@@ -104,12 +119,49 @@ def test_targets():
         build_target("OFFER", None)
 
 
-def test_markers_of_both_formats():
+def test_format_3_says_the_same_in_another_order():
+    text, filled = history(8, prompt_format=3)
+    assert (text, filled) == ("buyer:0.3000 seller:0.4000 buyer:0.4200", 3)
+    assert build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, prompt_format=3) == FORMAT_3
+    empty = build_prompt(-1.0, 1, 20, 19, 0.75, "NA", 0, "", prompt_format=3)
+    assert "<HISTORY>\n<TURN> 1 / 20" in empty
+    said = {2: SUCCESS, 3: FORMAT_3}
+    lines = [set(text.replace("<INSTRUCTION>", "\n<INSTRUCTION>").split("\n")) for text in said.values()]
+    assert {line for line in lines[0] ^ lines[1] if "<" in line} == {  # the history alone is spelled otherwise
+        "<HISTORY_LEN> 3",
+        next(line for line in SUCCESS.split("\n") if line.startswith("<HISTORY> ")),
+        "<HISTORY> buyer:0.3000 seller:0.4000 buyer:0.4200",
+    }
+
+
+@pytest.mark.parametrize("prompt_format", [2, 3])
+def test_prompts_of_format_3_begin_as_those_of_earlier_turns(prompt_format):
+    roles, prices = ["buyer", "seller"] * 6, [20.0 + i for i in range(12)]
+
+    def at(turn):
+        return decision_prompt(
+            0.3, turn, 20, 70.0, roles[: turn - 1], prices[: turn - 1], prices[turn - 2], 0.0, 100.0, 8, prompt_format
+        )
+
+    def kept(turn):
+        pairs = zip(at(turn), at(turn + 2), strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)) / len(at(turn))
+
+    shared = [kept(turn) for turn in (3, 5, 7, 9)]
+    if prompt_format == 3:
+        assert min(shared[:3]) > 0.6
+        assert shared[3] < 0.6  # two offers have left the history
+    else:
+        assert max(shared) < 0.2
+
+
+def test_markers_of_all_formats():
     assert len(SPECIAL_TOKENS) == 11
     assert len(SPECIAL_TOKENS_V1) == 9
     assert markers(2) == SPECIAL_TOKENS
-    with pytest.raises(ValueError, match="choose 1 or 2"):
-        markers(3)
+    assert set(SPECIAL_TOKENS) - set(markers(3)) == {"<HISTORY_LEN>"}
+    with pytest.raises(ValueError, match="choose 1, 2 or 3"):
+        markers(4)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,19 @@
 """Speed of decisions: against the prefill of the same prompts alone, and against the published way to decide.
 
-Seconds are of CPU time on one thread, which a busy machine does not stretch. Prompts are those of games between scripts,
+Seconds are those of the clock, on the two threads that a tournament takes by default: what decides for many games at once
+uses both, and one game at a time does not. Prompts are those of games between scripts,
 all on one turn, as a tournament asks them; every game has limits of its own, so no question is asked twice. A prefill is
 one pass over whole prompts by the model's own forward method, as batched decoding needs at least. The published way is one
 game at a time with ``generate(max_new_tokens=20, do_sample=False)`` and a rule that reads the text.
 
-SmolLM2-135M carries an adapter that was not trained: its text does not end by itself. A trained one's would end with its
-answer, so the loop is also measured with as many tokens as an answer has.
+SmolLM2-135M carries an adapter that was not trained, whose text may end anywhere. The loop is made to write as many tokens
+as an answer has, where a trained one's would end, and once more the 20 that it may write at most.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,19 +25,23 @@ import agents
 import bargain_env
 from bargain_env import Moves, SeatGames, SeatView
 from experiments.speed.stopwatch import Speed, Work, rates
-from experiments.speed.train import one_thread, smollm2_installed
+from experiments.speed.train import smollm2_installed, threads
 from experiments.speed.training_sides import quietly
 from hyperlora.base import NANO, SMOLLM2, load_base
 from hyperlora.binding import bind_rho
 from hyperlora.checkpoint import Adapter, load_hyperlora_adapter
-from hyperlora.decode import Decisions, Scorer
+from hyperlora.decode import Decisions, PrefixCache, Scorer
 from hyperlora.inject import adapter_modules, inject_hyperlora
 from hyperlora.layer import HyperLoRALinear
+from hyperlora.prompt import STATIC_FIRST
 from hyperlora.token_rows import add_token_rows
 from hyperlora.tokens import add_markers, encode
 
+THREADS = 2
 GAMES, FEW = 256, 32
 """Games at once, for the shipped model and for SmolLM2."""
+ALONG = (1, 3, 5, 7, 9)
+"""Turns of one seat, one after the other."""
 TURNS = (2, 9, 12)
 """Contexts: a history of one offer, of eight, and of eight out of eleven. The middle one is where all else is measured."""
 BATCHES = (1, 8, 64)
@@ -79,9 +84,10 @@ def measure(seconds: float, seed: int) -> Iterator[Speed]:
     Raises:
         RuntimeError: two sides of a comparison decide differently.
     """
-    with one_thread(), torch.random.fork_rng(devices=[]):
+    with threads(THREADS), torch.random.fork_rng(devices=[]):
         nano = load_hyperlora_adapter(NANO)
         yield from whole(nano, seconds, seed)
+        yield from kept(nano, seconds, seed)
         yield from growth(nano, seconds, seed)
         yield from smollm2(seed)
 
@@ -90,22 +96,27 @@ def measure(seconds: float, seed: int) -> Iterator[Speed]:
 
 
 class _Reader:
-    """A script whose decisions on one turn are also put as questions to Janus, at ``rho`` ``[B]``."""
+    """A script whose decisions on some turns are also put as questions to Janus, at ``rho`` ``[B]``.
 
-    def __init__(self, script: bargain_env.Policy, adapter: Adapter, rho: NDArray[np.float64], turn: int) -> None:
-        self.name, self._script, self._turn = script.name, script, turn
+    ``asked[turn][row]`` is the text, ρ, and whether accepting is legal.
+    """
+
+    def __init__(
+        self, script: bargain_env.Policy, adapter: Adapter, rho: NDArray[np.float64], turns: Sequence[int]
+    ) -> None:
+        self.name, self._script = script.name, script
         self._janus, self._rho = agents.JanusAgent(adapter, rho=rho), rho
-        self.texts: list[str] = []
-        self.facts: list[tuple[float, bool]] = []
+        self.asked: dict[int, dict[int, tuple[str, float, bool]]] = {turn: {} for turn in turns}
 
     def reset(self, games: SeatGames) -> None:
         self._script.reset(games)
         self._janus.reset(games)
 
     def act(self, view: SeatView) -> Moves:
-        if view.turn == self._turn:
-            self.texts += self._janus.prompts(view)
-            self.facts += zip(self._rho[view.rows].tolist(), (~np.isnan(view.standing)).tolist(), strict=True)
+        if view.turn in self.asked:
+            legal = (~np.isnan(view.standing)).tolist()
+            facts = zip(self._janus.prompts(view), self._rho[view.rows].tolist(), legal, strict=True)
+            self.asked[int(view.turn)] |= dict(zip(view.rows.tolist(), facts, strict=True))
         return self._script.act(view)
 
 
@@ -115,20 +126,30 @@ def asked(adapter: Adapter, count: int, turn: int, seed: int, grid: NDArray[np.f
     Raises:
         RuntimeError: too few games get so far.
     """
+    return along(adapter, count, (turn,), seed, grid)[0]
+
+
+def along(
+    adapter: Adapter, count: int, turns: Sequence[int], seed: int, grid: NDArray[np.float64] = GRID
+) -> list[Asked]:
+    """`asked` on each of ``turns``, all even or all odd, in the same games."""
     preset = bargain_env.PRESETS["paper"]
     games = bargain_env.sample("paper", 2 * count + 8, seed=seed)
     seats = []
     for period in (1, 4):
         scripts = [agents.make_for(preset, name) for name in SCRIPTS]
         script = bargain_env.RoutedPolicy(scripts, games.id // period % len(scripts))
-        seats.append(_Reader(script, adapter, np.resize(grid, len(games)), turn))
+        seats.append(_Reader(script, adapter, np.resize(grid, len(games)), turns))
     bargain_env.play(games, *seats)
-    texts, facts = seats[0].texts + seats[1].texts, seats[0].facts + seats[1].facts
-    if len(texts) < count:
-        raise RuntimeError(f"only {len(texts)} of {count} games reach turn {turn}")
-    rho, may_accept = (np.array(column) for column in zip(*facts, strict=True))
-    every = Asked(encode(adapter.tokenizer, texts), rho, may_accept)
-    return every.take(np.random.default_rng(seed).permutation(len(texts))[:count])
+    rows = [(seat, row) for seat in seats for row in seat.asked[turns[-1]]]
+    if len(rows) < count:
+        raise RuntimeError(f"only {len(rows)} of {count} games reach turn {turns[-1]}")
+    chosen = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))[:count].tolist()]
+    found = []
+    for turn in turns:
+        texts, rho, legal = zip(*(seat.asked[turn][row] for seat, row in chosen), strict=True)
+        found.append(Asked(encode(adapter.tokenizer, list(texts)), np.array(rho), np.array(legal)))
+    return found
 
 
 # ── the sides ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,10 +163,12 @@ def prefill(model: Any, some: Asked) -> torch.Tensor:
     return logits[:, -1]
 
 
-def one_by_one(adapter: Adapter, some: Asked, new_tokens: int = NEW_TOKENS) -> list[str]:
-    """What the model writes, one game at a time."""
+def one_by_one(adapter: Adapter, some: Asked, exactly: int | None = None) -> list[str]:
+    """What the model writes, one game at a time: `NEW_TOKENS` at most, or ``exactly`` so many."""
     model, tokenizer, texts = adapter.model, adapter.tokenizer, []
-    options = {"max_new_tokens": new_tokens, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    options = {"max_new_tokens": exactly or NEW_TOKENS, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    if exactly:
+        options["min_new_tokens"] = exactly
     for prompt, rho in zip(some.prompts, some.rho.tolist(), strict=True):
         ids = torch.tensor([prompt])
         with torch.inference_mode(), bind_rho(model, rho):
@@ -195,8 +218,8 @@ def _prefilling(model: Any, some: Asked) -> Work:
     return lambda: float(len(prefill(model, some)))
 
 
-def _looping(adapter: Adapter, some: Asked, new_tokens: int = NEW_TOKENS) -> Work:
-    return lambda: float(len(one_by_one(adapter, some, new_tokens)))
+def _looping(adapter: Adapter, some: Asked, exactly: int | None = None) -> Work:
+    return lambda: float(len(one_by_one(adapter, some, exactly)))
 
 
 def _against(name: str, found: Mapping[str, float], ours: str, reference: str, bar: float | None = None) -> Speed:
@@ -226,18 +249,45 @@ def whole(adapter: Adapter, seconds: float, seed: int) -> Iterator[Speed]:
     model, tokenizer = adapter.model, adapter.tokenizer
     scorers = {mode: Scorer(model, tokenizer, mode) for mode in ("mean", "greedy", "median")}
     works = {mode: _deciding(scorer, some) for mode, scorer in scorers.items()}
-    works["one rho"] = _deciding(Scorer(model, tokenizer, "mean"), one_rho)
     works["bf16"] = _deciding(Scorer(model, tokenizer, "mean", precision="bf16"), some)
     works |= {PREFILL: _prefilling(model, some), LOOP: _looping(adapter, some.take(slice(LOOPED)))}
-    found = rates(works, seconds, clock=time.process_time)
+    found = rates(works, seconds)
     label = f"{NANO}, {GAMES} games"
     yield _against(f"{label}, mean, to the prefill", found, "mean", PREFILL, PREFILL_BAR)
     for mode in scorers:
-        yield _against(f"{label}, {mode}, to the loop", found, mode, LOOP, LOOP_BAR if mode == "mean" else None)
-    yield _against(f"{label}, {len(GRID)} values of rho", found, "mean", "one rho", GRID_BAR)
-    yield _against(f"{label}, bf16", found, "bf16", "mean")
+        # The loop decides greedily: the same mode does the same work. A mean looks at more prices than one.
+        yield _against(f"{label}, {mode}, to the loop", found, mode, LOOP, LOOP_BAR if mode == "greedy" else None)
+    many = {"many": works["mean"], "one rho": _deciding(Scorer(model, tokenizer, "mean"), one_rho)}
+    with threads():  # both sides work alike, so CPU time tells them apart better than a busy machine's clock
+        pair = rates(many, seconds, clock=time.process_time)
+    yield _against(f"{label}, {len(GRID)} values of rho", pair, "many", "one rho", GRID_BAR)
+    yield _against(f"{label}, mean in bf16, to the loop", found, "bf16", LOOP)
     for mode in ("mean", "greedy"):
         yield from _taken(f"{label}, {mode}", scorers[mode])
+
+
+def kept(adapter: Adapter, seconds: float, seed: int) -> Iterator[Speed]:
+    """Decisions of one seat turn by turn: prompts whose beginnings are kept, against the layout that puts the turn first.
+
+    The weights were trained with the latter; how long a decision takes does not depend on that.
+    """
+    model, tokenizer, works, stats = adapter.model, adapter.tokenizer, dict[str, Work](), {}
+    for name, layout in (("turn first", 2), ("static first", STATIC_FIRST), ("static first, kept", STATIC_FIRST)):
+        laid_out = Adapter(model, tokenizer, {**adapter.config, "prompt_format": layout})
+        scorer, turns = Scorer(model, tokenizer), along(laid_out, GAMES, ALONG, seed)
+        works[name], stats[name] = _playing(scorer, turns, name.endswith("kept")), scorer
+    found = rates(works, seconds)
+    for name in list(works)[1:]:
+        yield _against(f"{NANO}, {GAMES} games, turns 1 to {ALONG[-1]}, {name}", found, name, "turn first")
+        yield next(_taken(f"{NANO}, {name}", stats[name]))
+
+
+def _playing(scorer: Scorer, turns: Sequence[Asked], keep: bool) -> Work:
+    def work() -> float:
+        scorer.prefixes = PrefixCache() if keep else None
+        return float(sum(len(some.decided(scorer).accept) for some in turns))
+
+    return work
 
 
 def growth(adapter: Adapter, seconds: float, seed: int) -> Iterator[Speed]:
@@ -254,7 +304,7 @@ def growth(adapter: Adapter, seconds: float, seed: int) -> Iterator[Speed]:
 
 def _compared(works: Mapping[str, Work], seconds: float) -> Iterator[Speed]:
     """Each to the first."""
-    found = rates(works, seconds, clock=time.process_time)
+    found = rates(works, seconds)
     first = next(iter(works))
     for name in works:
         yield _against(name, found, name, first)
@@ -287,8 +337,8 @@ def smollm2(seed: int) -> Iterator[Speed]:
         {
             "ours": _deciding(scorer, some),
             PREFILL: _prefilling(scorer.model, some),
-            LOOP: _looping(adapter, loops),
             f"{LOOP}, ending with the answer": _looping(adapter, loops, answer),
+            f"{LOOP}, {NEW_TOKENS} tokens": _looping(adapter, loops, NEW_TOKENS),
         }
     )
     label = f"SmolLM2-135M, {FEW} games, greedy, {precision}"
@@ -315,7 +365,7 @@ def _few_rounds(works: Mapping[str, Work]) -> dict[str, float]:
     best = dict.fromkeys(works, 0.0)
     for _ in range(SMOLLM2_ROUNDS):
         for name, work in works.items():
-            started = time.process_time()
+            started = time.perf_counter()
             done = work()
-            best[name] = max(best[name], done / (time.process_time() - started))
+            best[name] = max(best[name], done / (time.perf_counter() - started))
     return best

@@ -68,7 +68,7 @@ def measure(seconds: float, seed: int) -> Iterator[Speed]:
 
     SmolLM2-135M is measured where its package is installed.
     """
-    with one_thread(), torch.random.fork_rng(devices=[]):
+    with threads(), torch.random.fork_rng(devices=[]):
         yield from gates(seconds, seed)
         yield from logits(seed)
         yield from against_peft(NANO, _load(NANO), NANO_LENGTHS, seconds, seed)
@@ -88,10 +88,10 @@ def _load(spec: str) -> Any:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch works on one thread: of several the CPU time would count the waiting."""
+def threads(count: int = 1) -> Iterator[None]:
+    """PyTorch works on so many threads: of several the CPU time would count the waiting."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

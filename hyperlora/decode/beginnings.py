@@ -22,11 +22,12 @@ class Beginnings:
         store: keeps beginnings between calls; None keeps nothing.
 
     Attributes:
+        store: keeps beginnings between calls.
         fed: tokens of beginnings fed so far.
     """
 
     def __init__(self, head: LegalHead, store: PrefixCache | None) -> None:
-        self._head, self._store = head, store
+        self._head, self.store = head, store
         self._possible = keeps_everything(roomy_cache(head.model, 0))
         self._owner: tuple[object, str] | None = None
         self.fed = 0
@@ -45,10 +46,10 @@ class Beginnings:
 
     def keep(self, asked: Questions, tree: PromptTree) -> None:
         """Keep what ``tree`` computed of the prompts for later calls, where that was asked for."""
-        if self._store is not None and self._possible:
+        if self.store is not None and self._possible:
+            owner = self.owner()
             for row, (key, prompt) in enumerate(zip(asked.keys, asked.prompts, strict=True)):
-                layers = tree.prompt_layers(row, len(prompt))
-                self._store.put(Prefix(self.owner(), key, tuple(prompt), layers))
+                self.store.put(Prefix(owner, key, tuple(prompt), tree.prompt_layers(row, len(prompt))))
 
     def owner(self) -> str:
         """What keys and values belong to, beside ρ: the adapter's bytes, the base and its precision.
@@ -67,11 +68,11 @@ class Beginnings:
 
     def _kept(self, asked: Questions) -> tuple[int, list[Layers]] | None:
         """As many tokens as are kept of every prompt of the batch, and their keys and values."""
-        if self._store is None:
+        if self.store is None:
             return None
         owner, found = self.owner(), []
         for key, prompt in zip(asked.keys, asked.prompts, strict=True):
-            prefix, reach = self._store.find(owner, key, prompt[:-1])
+            prefix, reach = self.store.find(owner, key, prompt[:-1])
             if prefix is None:
                 return None
             found.append((prefix, reach, key, prompt))

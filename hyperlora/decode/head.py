@@ -79,11 +79,16 @@ class LegalHead:
             return
         ids = torch.tensor([(prompt * _TRIED)[:_TRIED]], device=self.device)
         with self.bound(None):
-            self.plain = hasattr(self.model, "get_decoder") and type(self.model.get_output_embeddings()) is nn.Linear
+            self.plain = self._is_whole() and type(self.model.get_output_embeddings()) is nn.Linear
             self._last = last_layer(self.model) if self.plain else None
             if self._last is not None and not self._agrees(ids):
                 self._last = None
             self.plain = self.plain and self._agrees(ids)
+
+    def _is_whole(self) -> bool:
+        """Whether the decoder may run alone: a sharded one is gathered only by the forward pass of the model around it."""
+        sharded = hasattr(self.model.get_input_embeddings().weight, "device_mesh")
+        return hasattr(self.model, "get_decoder") and not sharded
 
     def _agrees(self, ids: Tensor) -> bool:
         whole = self.model(input_ids=ids).logits[:, -_TRIED_LAST:]

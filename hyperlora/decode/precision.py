@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -13,12 +14,16 @@ from bargain_env.errors import unknown
 from ..inject import adapter_parameters
 
 PRECISIONS = ("own", "auto", "fp32", "bf16")
+_COPIES: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+"""Copies made so far, by model: every batch of a tournament asks for the same one."""
 LARGE = 20_000_000
 """Parameters from which on ``auto`` looks for a faster precision."""
 
 
 def in_precision(model: Any, precision: str) -> Any:
     """``model``, or a copy whose frozen weights are in another precision; the adapter's own tensors are shared with it.
+
+    A copy is made once; frozen weights are taken as they are then.
 
     Args:
         model: a causal LM, with or without a HyperLoRA; left as it is.
@@ -35,7 +40,14 @@ def in_precision(model: Any, precision: str) -> Any:
     wanted = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision, own)
     if precision == "auto" and own == torch.float32 and model.num_parameters() >= LARGE and native_bf16(model.device):
         wanted = torch.bfloat16
-    return model if wanted == own else _recast(model, wanted)
+    if wanted == own:
+        return model
+    binding = getattr(model, "hyperlora_binding", None)
+    copies = _COPIES.setdefault(model, {})
+    key = (wanted, None if binding is None else binding.merged_at)
+    if key not in copies:
+        copies[key] = _recast(model, wanted)
+    return copies[key]
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 UNIFORMS = 32
 """Uniform numbers a sampled decision may use: one for the form, one a token of the price."""
-MAX_TOKENS = {"cpu": 8192}
+MAX_TOKENS = {"cpu": 16_384}
 """Tokens of a forward pass by default: more only push each other out of a CPU's cache."""
 OTHER_MAX_TOKENS = 65_536
 ROOM = 8
@@ -98,6 +98,15 @@ class Scorer:
         self.stats = DecodeStats()
         self._beginnings = Beginnings(self.head, prefixes)
         self._halving = Halving()
+
+    @property
+    def prefixes(self) -> PrefixCache | None:
+        """What keeps beginnings of prompts between calls; may be replaced."""
+        return self._beginnings.store
+
+    @prefixes.setter
+    def prefixes(self, store: PrefixCache | None) -> None:
+        self._beginnings.store = store
 
     def decide(
         self,

@@ -57,7 +57,7 @@ def test_a_model_with_a_window_keeps_its_own_cache(tokenizer, prompts):
 def kept(scorer, prompt, rho):
     """The beginning of ``prompt`` as a scorer keeps it."""
     scorer.decide([prompt], np.array([rho]), ANY[:1])
-    prefix, reach = scorer._beginnings._store.find(scorer.owner(), float(np.float32(rho)), prompt)
+    prefix, reach = scorer._beginnings.store.find(scorer.owner(), float(np.float32(rho)), prompt)
     assert reach == len(prompt) // 8 * 8
     return prefix
 
@@ -92,7 +92,7 @@ def test_keys_of_another_rho_differ_and_are_refused(model, tokenizer, prompts):
 
 def test_a_store_that_hands_out_another_rho_is_found_out(model, tokenizer, prompts):
     scorer = Scorer(model, tokenizer, "mean", prefixes=PrefixCache())
-    store = scorer._beginnings._store
+    store = scorer._beginnings.store
     wrong = kept(scorer, prompts(1)[0], 0.2)
     store.find = lambda owner, rho, tokens: (wrong, 8)
     with pytest.raises(ValueError, match="compute them anew"):

@@ -102,3 +102,13 @@ def test_what_the_machine_says():
 def test_another_precision_is_refused(tokenizer):
     with pytest.raises(InputError, match="unknown precision 'fp16'"):
         Scorer(nano_model(hidden=16, layers=1, heads=2), tokenizer, precision="fp16")
+
+
+def test_a_copy_is_made_once_and_follows_the_adapter():
+    model = awake()
+    copies = [in_precision(model, "bf16") for _ in range(2)]
+    assert copies[0] is copies[1] is not model
+    name, tensor = next((n, p) for n, p in model.named_parameters() if n.endswith("lora_B"))
+    with torch.no_grad():
+        tensor.add_(1.0)
+    assert torch.equal(copies[0].get_parameter(name), tensor)

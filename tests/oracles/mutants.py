@@ -76,6 +76,7 @@ def stale_by_one_pass(model, monkeypatch):
         if self.gates is not None:
             last.append(self.gates.detach())
             self.gates = last[max(0, len(last) - 2)][:, :1]
+            self._rows = self.gates.unbind(0)
 
     monkeypatch.setattr(RhoBinding, "refresh", refresh)
 

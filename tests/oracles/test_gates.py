@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperlora import RhoHyperNet, bind_rho, gate_bank, inject_hyperlora
-from hyperlora.gates import ACTIVATIONS, GateBank, lipschitz_bound
+from hyperlora import GateBank, RhoHyperNet, bind_rho, inject_hyperlora
+from hyperlora.gates import ACTIVATIONS, lipschitz_bound
 
 from .models import awake, ids, logits, tiny
 
@@ -29,13 +29,14 @@ def networks(count: int, seed: int = 0, **options: Any) -> list[RhoHyperNet]:
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_o17_the_bank_equals_the_loop(activation, fourier, dtype):
     nets = [net.to(dtype) for net in networks(6, activation=activation, use_fourier=fourier)]
-    bank, loop = gate_bank(nets, RHO), torch.stack([net(RHO) for net in nets])
+    owner = GateBank(copy.deepcopy(nets))
+    bank, loop = owner(RHO), torch.stack([net(RHO) for net in nets])
     assert bank.shape == (6, 7, 5)
     assert bank.dtype == torch.promote_types(dtype, torch.float32)
     assert (bank[0] - bank[1]).abs().max() > 1e-3
     assert (bank[:, 0] - bank[:, -1]).abs().max() > 1e-3
     torch.testing.assert_close(bank, loop, atol=1e-6, rtol=0)
-    (ours,) = torch.autograd.grad(bank.square().sum(), [nets[3].net[2].weight])
+    ours = torch.autograd.grad(bank.square().sum(), [owner.weights[1]])[0][3].t()
     (theirs,) = torch.autograd.grad(loop.square().sum(), [nets[3].net[2].weight])
     assert ours.abs().max() > 1e-3
     torch.testing.assert_close(ours, theirs, atol=1e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
@@ -44,7 +45,8 @@ def test_o17_the_bank_equals_the_loop(activation, fourier, dtype):
 def test_o17_196_layers_of_the_default_size():
     nets = networks(196, rank=16, hidden_dim=64)
     rho = torch.rand(4, 1, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(gate_bank(nets, rho), torch.stack([net(rho) for net in nets]), atol=1e-6, rtol=0)
+    loop = torch.stack([net(rho) for net in nets])
+    torch.testing.assert_close(GateBank(nets)(rho), loop, atol=1e-6, rtol=0)
 
 
 def test_a_bank_follows_its_networks():
@@ -108,10 +110,11 @@ def test_a_model_in_half_precision_keeps_its_frequencies():
 @pytest.mark.parametrize("fourier", [False, True])
 def test_gates_stay_float32_under_autocast(fourier):
     nets = networks(3, use_fourier=fourier)
-    exact, alone = gate_bank(nets, RHO), nets[0](RHO)
+    bank = GateBank(copy.deepcopy(nets))
+    exact, alone = bank(RHO), nets[0](RHO)
     with torch.autocast("cpu", torch.bfloat16):
         assert nets[0].net(nets[0].encode(RHO)).dtype == torch.bfloat16  # what it would be
-        assert torch.equal(gate_bank(nets, RHO), exact)
+        assert torch.equal(bank(RHO), exact)
         assert torch.equal(nets[0](RHO), alone)
 
 
