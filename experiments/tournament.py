@@ -35,6 +35,7 @@ from experiments.match.shard_player import Job, ShardPlayer
 from experiments.match.store import ShardStore
 from experiments.plugins import load_plugin
 from experiments.reporting import landmarks, published, summary
+from experiments.versions import versions
 
 GAMES = 40
 
@@ -132,9 +133,10 @@ def run(settings: Settings) -> dict[str, Any]:
         results.write_pieces(merge.merged(arena.teams(players), plan, shards, store.paths), merged)
         found = summary.summarise(merged, described(settings, players, plan))
         found |= {"landmarks": summary.clean(marks), "strategies": landmarks.strategies(plan, players)}
+        found["versions"] = versions()
         if settings.protocol:
             found["protocol"] = summary.clean(published.figures(results.read(store.folder), found["settings"]))
-        page = report.write(found, results.read(store.folder), folder)  # first: if it fails, the earlier files stay
+        page = report.write(found, merged, folder)  # first: if it fails, the earlier files stay
         files = [merged.replace(folder / results.EPISODES), *summary.write(found, folder), page]
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {_continuing(settings, store, shards)}") from None
@@ -148,7 +150,8 @@ def run(settings: Settings) -> dict[str, Any]:
     if settings.protocol:
         console.print(published.shown(found))
     console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
-    console.print(f"the report alone, again: python -m experiments.report {folder}", soft_wrap=True)
+    again = f"python -m experiments.report {folder} --plots"
+    console.print(f"the report again, with its charts as files: {again}", soft_wrap=True)
     return found
 
 

@@ -18,9 +18,9 @@ from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError
 from experiments import cli, plugins, tournament
 from experiments.match import arena, contestants, opponents, results
+from experiments.match.configs import KNOWN
 from experiments.match.contestants import script
 from experiments.reporting import summary
-from experiments.reporting.ranking import CONFIGURATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 RHO = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -260,7 +260,7 @@ def test_the_ranking_by_hand():
     assert set(entries) == dials | {("script:easy", None), ("script:picky", None)}
     assert [r["utility"] for r in ranking] == sorted((r["utility"] for r in ranking), reverse=True)
     for (agent, name), row in entries.items():
-        buyer, seller = CONFIGURATIONS.get(name, (None, None))
+        buyer, seller = KNOWN.get(name, (None, None))
         rho = {"buyer": buyer, "seller": seller}
         games = [g for g in rows(table, agent=agent) if g["rho_requested"] == rho[g["agent_seat"]]]
         assert row["n"] == len(games) == 48

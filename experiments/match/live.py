@@ -19,10 +19,13 @@ from rich.text import Text
 
 from bargain_env import Seat
 
+from .contestants import SCRIPT
 from .results import rho_text
 
 _SEEN = ("games", "deals", "utility", "settled", "rho", "turns")
 PLAIN_SECONDS = 5.0
+SCRIPTS, OTHERS = "scripts", "agents without ρ"
+"""Tables of agents that take no ρ."""
 _HEADS = ("games", "deals", "utility", "ρ got", "turns")
 
 
@@ -119,8 +122,9 @@ class Scoreboard:
 
     def _add(self, found: Sequence[Tally]) -> None:
         for row in found:
-            self._group = "scripts" if row.rho is None else row.agent
-            name = row.agent.removeprefix("script:") if row.rho is None else rho_text(row.rho)
+            unasked = SCRIPTS if row.agent.startswith(SCRIPT) else OTHERS
+            self._group = unasked if row.rho is None else row.agent
+            name = row.agent.removeprefix(SCRIPT) if row.rho is None else rho_text(row.rho)
             sums = self._sums.setdefault(self._group, {})
             sums[name, row.seat] = sums.get((name, row.seat), np.zeros(len(_SEEN))) + np.array(row.sums)
             self._done += int(row.sums[0])
@@ -141,18 +145,16 @@ class Scoreboard:
             )
 
     def _table(self, group: str, height: int = 10**6) -> Table:
-        sums = self._sums[group]
+        sums, unasked = self._sums[group], group in (SCRIPTS, OTHERS)
         table = Table(
             title=group, title_justify="left", title_style="bold", box=None, pad_edge=False, collapse_padding=True
         )
-        table.add_column(
-            "agent" if group == "scripts" else "ρ", justify="left" if group == "scripts" else "right", no_wrap=True
-        )
+        table.add_column("agent" if unasked else "ρ", justify="left" if unasked else "right", no_wrap=True)
         for seat in self._seats:
             for head in _HEADS:
                 table.add_column(f"{seat.label}\n{head}" if head == _HEADS[0] else f"\n{head}", justify="right")
         names = list(dict.fromkeys(name for name, _ in sums))
-        if group == "scripts":
+        if unasked:
             names.sort(key=lambda name: -_mean_utility([s for (n, _), s in sums.items() if n == name]))
         else:
             names.sort(key=float)

@@ -249,7 +249,16 @@ def _one_batch(rows: pa.Table) -> pa.RecordBatch:
 
 
 def read(folder: Path) -> pa.Table:
-    """The episodes table of a tournament folder.
+    """The episodes table of a tournament folder, all of it in memory.
+
+    Raises:
+        InputError: it is missing, is not Parquet, or lacks columns.
+    """
+    return filled(pq.read_table(located(folder))).select(SCHEMA.names)
+
+
+def located(folder: Path) -> Path:
+    """The file of the episodes of a tournament folder.
 
     Raises:
         InputError: it is missing, is not Parquet, or lacks columns.
@@ -258,17 +267,16 @@ def read(folder: Path) -> pa.Table:
     if not path.is_file():
         raise InputError(f"no {EPISODES} in {folder}; give the --out folder of a finished tournament")
     try:
-        found = pq.read_table(path)
+        present = pq.read_schema(path).names
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not readable Parquet ({error}); run the tournament again") from error
-    found = _filled(found)
-    missing = [name for name in SCHEMA.names if name not in found.column_names]
+    missing = [name for name in SCHEMA.names if name not in present and name not in _ADDED]
     if missing:
         raise InputError(f"{path} lacks columns {', '.join(missing)}; run the tournament again with this version")
-    return found.select(SCHEMA.names)
+    return path
 
 
-def _filled(episodes: pa.Table) -> pa.Table:
+def filled(episodes: pa.Table) -> pa.Table:
     """``episodes`` with the columns that an earlier version did not write: nothing was told, nothing was a fallback."""
     for name in _ADDED:
         if name not in episodes.column_names:

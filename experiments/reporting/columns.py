@@ -81,7 +81,7 @@ class Columns:
             InputError: a game is there twice.
         """
         reader = _Reader()
-        for batch in _batches(episodes):
+        for batch in batches(episodes, _READ):
             reader.add(batch)
         return reader.columns()
 
@@ -95,16 +95,21 @@ class Columns:
         return found
 
 
-def _batches(episodes: Source) -> Iterator[pa.RecordBatch]:
-    """Batches of the columns that are read; names as dictionaries where the source can give them so."""
+def batches(episodes: Source, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of some columns, in order; names as dictionaries where the source can give them so.
+
+    Args:
+        episodes: see `Source`.
+        wanted: names of columns; those that an earlier version did not write are left out.
+    """
     if isinstance(episodes, Path):
         # Without pre_buffer: it keeps the bytes of the whole file.
         with pq.ParquetFile(episodes, read_dictionary=[*_NAMES, "starter"], pre_buffer=False) as file:
-            present = [name for name in _READ if name in file.schema_arrow.names]
+            present = [name for name in wanted if name in file.schema_arrow.names]
             yield from file.iter_batches(batch_size=_BATCH, columns=present)
         return
     if isinstance(episodes, pa.Table):
-        present = [name for name in _READ if name in episodes.column_names]
+        present = [name for name in wanted if name in episodes.column_names]
         episodes = episodes.select(present).to_batches(max_chunksize=_BATCH)
     yield from episodes
 
@@ -120,14 +125,15 @@ class _Reader:
         self._totals: dict[str, Floats] = {}
 
     def add(self, batch: pa.RecordBatch) -> None:
-        local, known = self._coded(batch)
-        ids, scenario = np.unique(_numbers(batch, "scenario_id"), return_inverse=True)
+        local, cells = cells_of(batch)
+        known = np.array([self._cells.setdefault(cell, len(self._cells)) for cell in cells], dtype=np.intp)
+        ids, scenario = np.unique(numbers(batch, "scenario_id"), return_inverse=True)
         columns = [self._scenarios.setdefault(i, len(self._scenarios)) for i in ids.tolist()]
         self._make_room()
         row, place = known[local], np.array(columns, dtype=np.intp)[scenario]
         self._require_new(row, place)
         for name, array in self._played.items():
-            array[row, place] = _numbers(batch, name)
+            array[row, place] = numbers(batch, name)
         for name, counts in _counts(batch).items():
             self._totals[name][known] += np.bincount(local, counts, len(known))
 
@@ -161,21 +167,6 @@ class _Reader:
                 f"{cell.opponent!r} in scenario {scenario} twice; give the episodes of one tournament"
             )
 
-    def _coded(self, batch: pa.RecordBatch) -> tuple[Index, Index]:
-        """Of each row its cell among those of the batch, and of each of these its number among all."""
-        parts: list[tuple[Index, list[Any]]] = [_dictionary(batch.column(name)) for name in _NAMES]
-        rho, which = np.unique(_numbers(batch, "rho_requested").astype(np.float64), return_inverse=True)
-        parts.insert(2, (which, [None if np.isnan(value) else value for value in rho.tolist()]))
-        code = np.zeros(batch.num_rows, dtype=np.int64)
-        for index, values in parts:
-            code = code * len(values) + index
-        codes, first, local = np.unique(code, return_index=True, return_inverse=True)
-        known = np.empty(len(codes), dtype=np.intp)
-        for i, row in enumerate(first.tolist()):
-            cell = Cell(*(values[index[row]] for index, values in parts))
-            known[i] = self._cells.setdefault(cell, len(self._cells))
-        return local, known
-
     def columns(self) -> Columns:
         """All of it, in an order that does not depend on how it came; the reader is done with then."""
         cells, scenarios = sorted(self._cells, key=_place), sorted(self._scenarios)
@@ -198,14 +189,26 @@ def _place(cell: Cell) -> tuple[Any, ...]:
     return tuple(-2.0 if value is None else value for value in cell)
 
 
-def _numbers(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
+def numbers(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
     """A column as an array, NaN for null."""
     if name not in batch.schema.names:  # what earlier tournaments did not write
         return np.zeros(batch.num_rows)
     return batch.column(name).to_numpy(zero_copy_only=False)
 
 
-def _dictionary(column: pa.Array) -> tuple[Index, list[Any]]:
+def cells_of(batch: pa.RecordBatch) -> tuple[Index, list[Cell]]:
+    """Of each row its cell among those of the batch, and these."""
+    parts: list[tuple[Index, list[Any]]] = [dictionary(batch.column(name)) for name in _NAMES]
+    rho, which = np.unique(numbers(batch, "rho_requested").astype(np.float64), return_inverse=True)
+    parts.insert(2, (which, [None if np.isnan(value) else value for value in rho.tolist()]))
+    code = np.zeros(batch.num_rows, dtype=np.int64)
+    for index, values in parts:
+        code = code * len(values) + index
+    _, first, local = np.unique(code, return_index=True, return_inverse=True)
+    return local, [Cell(*(values[index[row]] for index, values in parts)) for row in first.tolist()]
+
+
+def dictionary(column: pa.Array) -> tuple[Index, list[Any]]:
     """Codes of the rows of a column of names, and the names."""
     coded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
     return coded.indices.to_numpy().astype(np.intp), coded.dictionary.to_pylist()
@@ -213,19 +216,20 @@ def _dictionary(column: pa.Array) -> tuple[Index, list[Any]]:
 
 def _counts(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     """``[N]`` whole numbers that are added up over games, by name."""
-    turns, agreed = _numbers(batch, "turns"), _numbers(batch, "agreement")
-    zopa = _numbers(batch, "buyer_max") > _numbers(batch, "seller_min")
-    starts = _names(batch, "starter") == _names(batch, "agent_seat")
+    turns, agreed = numbers(batch, "turns"), numbers(batch, "agreement")
+    zopa = numbers(batch, "buyer_max") > numbers(batch, "seller_min")
+    starts = names(batch, "starter") == names(batch, "agent_seat")
     found = {"turns": turns, "moves": (turns + starts) // 2, "zopa": zopa, "zopa_deals": zopa & agreed.astype(bool)}
     for name in _COUNTED:
-        moves = _numbers(batch, name)
+        moves = numbers(batch, name)
         found |= {name: moves, f"{name.removesuffix('_moves')}_games": moves > 0}
     return found
 
 
-def _names(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
-    codes, names = _dictionary(batch.column(name))
-    return np.array(names, dtype=object)[codes]
+def names(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
+    """A column of names as an array of objects."""
+    codes, values = dictionary(batch.column(name))
+    return np.array(values, dtype=object)[codes]
 
 
 def groups_of(keys: Sequence[Any]) -> dict[Any, Index]:

@@ -66,7 +66,7 @@ def absent_scripts(plan: Plan, players: Sequence[Contestant]) -> dict[str, Any]:
     if not team or any(name.startswith(TEXT) or opponents.at_rho(name) for name in plan.opponents):
         return {"games": few.games, "rows": []}
     settings = {"agents": [member.label for member in team], "opponents": list(plan.opponents), "seed": plan.seed}
-    return {"games": few.games, "rows": summary.summarise(run_tournament(team, few), settings)["ranking"]}
+    return {"games": few.games, "rows": summary.ranked(run_tournament(team, few), settings)}
 
 
 def shipped() -> list[str]:

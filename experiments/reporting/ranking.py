@@ -13,16 +13,13 @@ import numpy as np
 
 import agents
 from bargain_env.errors import InputError
+from experiments.match.configs import KNOWN
 from experiments.match.contestants import SCRIPT
 from experiments.match.results import rho_text
 
 from .columns import Columns
 from .duels import Entry
 from .measures import Row, grouping, measured, tally
-
-CONFIGURATIONS = {"standard": (0.2, 0.8), "extreme": (0.0, 1.0), "flipped": (0.8, 0.2), "neutral": (0.5, 0.5)}
-"""Named settings of the dial: requested ρ as buyer and as seller. Low ρ is a low price, so ``standard`` bargains for
-itself from either seat and ``flipped`` against itself."""
 
 SEAT_FIGURES = ("rho_requested", "utility", "utility_deals", "agreement_rate", "rho_achieved")
 _FIGURES = (
@@ -33,9 +30,9 @@ _FIGURES = (
 
 
 def named(settings: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Settings of the dial by name: those that the tournament was given as ``configurations``, else `CONFIGURATIONS`."""
+    """Settings of the dial by name: those that the tournament was given as ``configurations``, else the published ones."""
     given = settings.get("configurations")
-    return {name: (float(buyer), float(seller)) for name, (buyer, seller) in (given or CONFIGURATIONS).items()}
+    return {name: (float(buyer), float(seller)) for name, (buyer, seller) in (given or KNOWN).items()}
 
 
 def configurations(overall: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, dict[str, Row]]:

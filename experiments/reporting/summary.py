@@ -44,7 +44,7 @@ def summarise(episodes: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
             a part is in memory then (see `experiments.reporting.columns`).
         settings: what was asked for; ``agents`` and ``opponents`` fix the order of rows, ``seed`` the resampling,
             ``controls`` names the agents that are controls, ``configurations`` (``{name: [ρ as buyer, as seller]}``) the
-            settings of the dial that are ranked, if not those of `experiments.reporting.ranking.CONFIGURATIONS`.
+            settings of the dial that are ranked, if not those of `experiments.match.configs.KNOWN`.
 
     Raises:
         InputError: a game is there twice.
@@ -73,6 +73,14 @@ def summarise(episodes: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
             "outcomes": outcomes(columns, settings),
         }
     )
+
+
+def ranked(episodes: Source, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The ``ranking`` of `summarise` alone."""
+    columns = Columns.of(episodes)
+    overall = grouped(columns, ("agent", "agent_seat", "rho_requested"), settings, clustered=True)
+    found: list[dict[str, Any]] = clean(ranking(columns, entries(columns, settings), overall, settings))
+    return found
 
 
 def clean(value: Any) -> Any:
