@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from bargain_env.core import Seat
 from bargain_env.errors import InputError, unknown
 from bargain_env.policy import Floats, Moves, SeatGames, SeatView
 from hyperlora.checkpoint import Adapter, Precision
 from hyperlora.decode import Decisions, Mode, PrefixCache, Scorer
 from hyperlora.decode.scorer import UNIFORMS
+from hyperlora.dial import Dial
 from hyperlora.prompt import K_HISTORY, STATIC_FIRST
 from hyperlora.tokens import encode
 
@@ -46,8 +48,11 @@ class JanusAgent:
     """A `bargain_env.Policy` played by an LLM with a HyperLoRA.
 
     One number, ρ, goes three ways and cannot diverge: into the prompt's ``<RHO>`` text, into its ``<SUCCESS>`` flag, and
-    as a tensor into every gate (seed report, section 8.3). Answers are decoded among the two legal forms only; in mode
-    ``free``, an answer of neither form is replaced by an offer of the reservation, and counted as a fallback.
+    as a tensor into every gate (seed report, section 8.3). Where the adapter has a calibrated dial, that number is the
+    internal ρ that its map gives for the request and the seat (`hyperlora.dial`).
+
+    Answers are decoded among the two legal forms only; in mode ``free``, an answer of neither form is replaced by an offer
+    of the reservation, and counted as a fallback.
 
     Decisions are quantised to 1e-4 of the price range and then to the game's tick. The model's floats depend on batch
     shape and number of threads in their last bits, so games are reproducible for the same batches and threads.
@@ -71,14 +76,16 @@ class JanusAgent:
             (``experiments.train --text-rho``) is always shown that one.
         compute: precision of decisions: ``auto`` is bf16 for large models where that is faster; ``own`` (that of the base's
             weights), ``fp32`` or ``bf16``; see `hyperlora.decode.precision.in_precision`.
+        raw_dial: set the dial to what is asked for, whatever map the adapter has. The base alone has none.
         reuse: keep keys and values of a batch of games from turn to turn, which pays where prompts begin as those of earlier
             turns (prompt format 3); None for where they do. Nothing is kept from one `reset` to the next.
 
     Attributes:
-        text_rho: what every prompt says; None where it says what is asked for.
+        text_rho: what every prompt says; None where it says the internal ρ.
+        dial: the map from requested to internal ρ; None where they are the same.
 
     Raises:
-        InputError: ρ out of range, unknown mode, guard or channel, or the adapter cannot be loaded.
+        InputError: ρ out of range, unknown mode, guard or channel, the adapter cannot be loaded, or its dial is none.
     """
 
     mixed_turns = True
@@ -98,6 +105,7 @@ class JanusAgent:
         device: str = "cpu",
         channel: str = "both",
         compute: str = "auto",
+        raw_dial: bool = False,
         reuse: bool | None = None,
     ) -> None:
         self.guard, self.rho, mode = check_guard(guard), check_rho(rho), Mode.parse(decode)
@@ -118,6 +126,7 @@ class JanusAgent:
         self.adapter, self.base_only, self.channel = adapter, base_only, channel
         trained: float | None = adapter.config.get("run", {}).get("text_rho")
         self.text_rho = TEXT_RHO if trained is None and channel == "gates" else trained
+        self.dial = None if raw_dial or base_only else Dial.from_config(adapter.config)
         self.k_history = int(adapter.config.get("k_history", K_HISTORY))
         self._format = int(adapter.config.get("prompt_format", 2))
         self._reuse = self._format == STATIC_FIRST if reuse is None else reuse
@@ -135,8 +144,12 @@ class JanusAgent:
         """
         if self.rho.ndim and len(self.rho) != len(games):
             raise ValueError(f"{len(self.rho)} values of rho for {len(games)} games; give one, or one a game")
-        self._rho = np.broadcast_to(self.rho, len(games)).astype(np.float64)
+        self._rho = self.internal(games.seat, np.broadcast_to(self.rho, len(games)).astype(np.float64))
         self.scorer.prefixes = self._fresh_prefixes()  # decisions must not depend on what was played before
+
+    def internal(self, seat: Seat, rho: Floats) -> Floats:
+        """What the dial is set to at ``seat`` for each request; `prompts` and `answer` take this."""
+        return rho if self.dial is None else self.dial.of(seat)(rho)
 
     def _fresh_prefixes(self) -> PrefixCache | None:
         return PrefixCache() if self._reuse else None
@@ -146,7 +159,7 @@ class JanusAgent:
         return self.answer([view], [self._rho[view.rows]], [self.prompts(view)])[0].moves
 
     def prompts(self, view: SeatView, rho: Floats | None = None) -> list[str]:
-        """The text of each row's decision, at ``rho`` ``[b]`` or at the ρ of its game; at `text_rho` where there is one."""
+        """The text of each row's decision, at internal ``rho`` ``[b]`` or that of its game; or at `text_rho`."""
         said = self._rho[view.rows] if rho is None else rho
         if self.text_rho is not None:
             said = np.full(len(view), self.text_rho)
@@ -157,7 +170,7 @@ class JanusAgent:
 
         Args:
             views: at least one row in all.
-            rhos: ``[b]`` of each view.
+            rhos: ``[b]`` internal ρ of each view.
             texts: what `prompts` makes of each view at these ρ.
         """
         ids = encode(self.adapter.tokenizer, [text for some in texts for text in some])

@@ -63,6 +63,7 @@ class Explanation:
     Attributes:
         decision: the decision in one line.
         rho: requested settlement.
+        internal_rho: what the dial was set to for it.
         accept_probability: P(ACCEPT).
         prices: the distribution of the offer that Janus would make if it did not accept, before any guard.
         gates: by kind of layer, and over all; empty where the adapter is off.
@@ -71,6 +72,7 @@ class Explanation:
 
     decision: str
     rho: float
+    internal_rho: float
     accept_probability: float
     prices: OfferPrices
     gates: list[GateSummary]
@@ -81,6 +83,7 @@ class Explanation:
         return {
             "decision": self.decision,
             "rho": self.rho,
+            "internal_rho": self.internal_rho,
             "accept_probability": self.accept_probability,
             "offer_probability": 1.0 - self.accept_probability,
             "prices": self.prices.as_dict(),
@@ -93,10 +96,15 @@ class Explanation:
             self.decision,
             f"P(ACCEPT) {self.accept_probability:.3f}   P(OFFER) {1 - self.accept_probability:.3f}",
             "price of an offer\n" + _indented(str(self.prices)),
-            _gates_text(self.gates, self.rho),
+            _gates_text(self.gates, self.internal_rho),
             "prompt\n" + _indented(self.prompt.rstrip("\n")),
         ]
         return "\n\n".join(parts)
+
+
+def rho_text(rho: float, internal: float) -> str:
+    """A request, and what the dial was set to for it where that is something else."""
+    return f"ρ {rho:g}" if internal == rho else f"ρ {rho:g} (set to {internal:.3g})"
 
 
 def _indented(text: str) -> str:

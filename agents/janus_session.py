@@ -29,7 +29,7 @@ from hyperlora.tokens import encode
 
 from .janus import Answers, JanusAgent, check_rho
 from .janus_distribution import OfferPrices
-from .janus_explain import Explanation, gate_summaries
+from .janus_explain import Explanation, gate_summaries, rho_text
 from .janus_models import MODEL_LOCK, clear_models
 from .situations import Situation, situation_of, view_of
 
@@ -51,6 +51,7 @@ class JanusDecision:
         turn: the turn decided on.
         max_turns: of the game.
         rho: requested settlement.
+        internal_rho: what the dial was set to for it: the same, but for an adapter with a calibrated dial.
         prompt: what the model read.
         written: what it wrote in mode ``free``, else empty.
     """
@@ -66,6 +67,7 @@ class JanusDecision:
     turn: int
     max_turns: int
     rho: float
+    internal_rho: float
     prompt: str = field(repr=False)
     written: str
     _janus: Janus = field(repr=False, compare=False)
@@ -86,14 +88,15 @@ class JanusDecision:
         return Explanation(
             decision=str(self),
             rho=self.rho,
+            internal_rho=self.internal_rho,
             accept_probability=found.accept_probability,
             prices=OfferPrices.of(found, *self._range),
-            gates=self._janus._gates(self.rho),
+            gates=self._janus._gates(self.internal_rho),
             prompt=self.prompt,
         )
 
     def _distribution(self) -> PriceDistribution:
-        return self._janus._distribution(self.prompt, self.rho, self._may_accept)
+        return self._janus._distribution(self.prompt, self.internal_rho, self._may_accept)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -102,12 +105,15 @@ class JanusDecision:
 
     def __str__(self) -> str:
         chance = "" if self.accept_probability is None else f"; P(ACCEPT) {self.accept_probability:.3f}"
-        said = f"{self.action} {self.price:.2f}  ({self.seat}, turn {self.turn} of {self.max_turns}, ρ {self.rho:g}{chance})"
+        said = f"{self.action} {self.price:.2f}  ({self.seat}, turn {self.turn} of {self.max_turns}, {self._dial()}{chance})"
         if self.fallback:
             return f"{said}; the model gave no answer: its reservation is offered"
         if self.guarded:
             return f"{said}; the guard replaced {self.raw_action} {self.raw_price:.2f}"
         return said
+
+    def _dial(self) -> str:
+        return rho_text(self.rho, self.internal_rho)
 
 
 class Janus:
@@ -135,6 +141,7 @@ class Janus:
         base_only: bool = False,
         allow_base_mismatch: bool = False,
         device: str = "cpu",
+        raw_dial: bool = False,
     ) -> Janus:
         """Load an adapter on its base, or find it loaded; see `agents.JanusAgent` for the arguments.
 
@@ -150,6 +157,7 @@ class Janus:
             allow_base_mismatch=allow_base_mismatch,
             precision=precision,
             device=device,
+            raw_dial=raw_dial,
         )
         return cls(agent)
 
@@ -215,14 +223,17 @@ class Janus:
     def _decide(self, views: list[SeatView], rhos: list[Floats]) -> list[list[JanusDecision]]:
         if not views:
             return []
-        texts = [self.agent.prompts(view, rho) for view, rho in zip(views, rhos, strict=True)]
-        answers = self.agent.answer(views, rhos, texts)
+        internal = [self.agent.internal(view.games.seat, rho) for view, rho in zip(views, rhos, strict=True)]
+        texts = [self.agent.prompts(view, rho) for view, rho in zip(views, internal, strict=True)]
+        answers = self.agent.answer(views, internal, texts)
         return [
-            [self._decision(view, answer, i, float(rho[i]), prompts[i]) for i in range(len(view))]
-            for view, answer, rho, prompts in zip(views, answers, rhos, texts, strict=True)
+            [self._decision(view, answer, i, (float(rho[i]), float(dial[i])), prompts[i]) for i in range(len(view))]
+            for view, answer, rho, dial, prompts in zip(views, answers, rhos, internal, texts, strict=True)
         ]
 
-    def _decision(self, view: SeatView, answer: Answers, row: int, rho: float, prompt: str) -> JanusDecision:
+    def _decision(
+        self, view: SeatView, answer: Answers, row: int, rho: tuple[float, float], prompt: str
+    ) -> JanusDecision:
         games, moves, raw = view.games, answer.moves, answer.moves.raw
         assert raw is not None  # what a Janus tells
         standing, fallback = float(view.standing[row]), bool(raw.fallback[row])
@@ -239,7 +250,8 @@ class Janus:
             seat=games.seat.label,
             turn=int(np.broadcast_to(view.turn, len(view))[row]),
             max_turns=int(games.max_turns[row]),
-            rho=rho,
+            rho=rho[0],
+            internal_rho=rho[1],
             prompt=prompt,
             written=answer.written[row],
             _janus=self,

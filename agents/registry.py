@@ -16,6 +16,8 @@ from bargain_env.errors import InputError, unknown
 
 from .learned import LearnedPolicy
 from .ranges import Range
+from .validation import OPPONENTS as VALIDATION_OPPONENTS
+from .validation import VALIDATION
 
 LEARNED = "learned:"
 """``learned:PATH`` is a strategy too, which nobody registers by name: the `LearnedPolicy` of that file."""
@@ -39,7 +41,8 @@ class StrategyInfo:
         stochastic: whether its moves depend on the seed.
         uses_history: whether its moves depend on more than the clock and the standing offer.
         evaluable: whether tournaments that ask for ``all`` include it (False: used for training data only).
-        split: ``train`` or ``held_out``; held-out strategies never enter training data.
+        split: ``train`` or ``held_out``; held-out strategies never enter training data, and neither do the drawn members of
+            `agents.validation`, whose split is ``validation``.
         ranges: of the parameters that `sample_strategies` draws.
         cheating: whether it is told what no seat can know; such are in no list and play only when they are named.
     """
@@ -185,7 +188,8 @@ def describe(name: str) -> StrategyInfo:
 def _member(label: str) -> StrategyInfo:
     """``NAME(parameter=value, …)`` of a strategy or, where its family has one rule, of the family.
 
-    It is of the split of its family, and held out too where a parameter is outside the range that trains.
+    It is of the split of its family, held out too where a parameter is outside the range that trains, and of ``validation``
+    where it is one of `agents.validation`.
     """
     name, _, given = label[:-1].partition("(")
     kin = [_REGISTRY[name]] if name in _REGISTRY else [info for info in _REGISTRY.values() if info.family == name]
@@ -198,7 +202,7 @@ def _member(label: str) -> StrategyInfo:
     except (ValueError, SyntaxError):
         raise InputError(f"strategy {label!r} is not written NAME(parameter=value, parameter=value)") from None
     within = all(info.ranges[key].holds(value) for key, value in params.items() if key in info.ranges)
-    split = info.split if within else HELD_OUT
+    split = VALIDATION if label in VALIDATION_OPPONENTS else info.split if within else HELD_OUT
     return replace(info, name=label, defaults={**info.defaults, **params}, split=split)
 
 
@@ -206,7 +210,8 @@ def is_held_out(label: str) -> bool:
     """Whether ``label``, the name of a player in a log, is that of a strategy which never trains.
 
     A member that `sample_strategies` drew, ``NAME(parameters)``, is what its strategy or family is, and held out too where a
-    parameter is outside the range that trains; a label that nobody here knows is not held out.
+    parameter is outside the range that trains or it is one of `agents.validation`; a label that nobody here knows is not
+    held out.
     """
     if any(label.startswith(prefix) for prefix in _FORMS):
         return not label.startswith(LEARNED)  # the other forms cheat, whatever they are formed of

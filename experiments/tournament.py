@@ -56,9 +56,9 @@ class Settings:
     """Named requests NAME=BUYER/SELLER, a rho for each seat, beside those of --rho: standard=0.2/0.8 extreme=0/1
     flipped=0.8/0.2 neutral=0.5/0.5. These four are known by name alone."""
     opponents: Annotated[str | None, tyro.conf.arg(aliases=["--strategies"])] = None
-    """Comma list of strategy names or groups: all or scripts (the default), train, held_out, family:F, population:N (drawn
-    members of all families; also population:N@train, population:N@held_out), learned:PATH, text:…, or another Janus:
-    janus-nano, janus:PATH, lora, base, each once for every --opponent-rho."""
+    """Comma list of strategy names or groups: all or scripts (the default), train, held_out, validation (the set to tune and
+    calibrate on), family:F, population:N (drawn members of all families; also population:N@train, population:N@held_out),
+    learned:PATH, text:…, or another Janus: janus-nano, janus:PATH, lora, base, each once for every --opponent-rho."""
     opponent_rho: str | None = None
     """What a Janus among the opponents is asked for, as --rho; by default 0.5."""
     games: int | None = None
@@ -88,6 +88,8 @@ class Settings:
     """Load them on a base that they were not trained on, which is refused otherwise."""
     precision: Literal["trained", "dense", "nf4"] = "trained"
     """Of the bases: the one trained on, dense weights, or 4 bits."""
+    raw_dial: bool = False
+    """Set every dial to what is asked for, whatever map experiments.calibrate has given its adapter."""
     batch_size: int = 256
     """Rows of one forward pass of Janus."""
     threads: int = 2
@@ -272,6 +274,7 @@ def described(settings: Settings, players: list[contestants.Contestant], plan: a
         "base": settings.base,
         "allow_base_mismatch": settings.allow_base_mismatch,
         "precision": settings.precision,
+        "raw_dial": settings.raw_dial,
         "batch_size": settings.batch_size,
         "threads": settings.threads,
     }

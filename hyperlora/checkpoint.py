@@ -126,7 +126,7 @@ def _base_name(model: Any, folder: Path) -> str:
         raise InputError(
             "nobody said which base this is; set model.base_spec to the folder or hub id it can be loaded from"
         )
-    return before if before and _resolve_base(folder, before) == spec else spec
+    return before if before and resolve_base(folder, before) == spec else spec
 
 
 def _describe(model: Any, tokenizer: Any, base: str, k_history: int, prompt_format: int) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def load_hyperlora_adapter(
     """
     folder = adapter_folder(nano_folder() if str(adapter) == NANO else Path(adapter))
     config, state = read_config(folder), read_state(folder)
-    spec = _resolve_base(folder, base or config["base_model"])
+    spec = resolve_base(folder, base or config["base_model"])
     trained = config.get("base_precision")
     four_bits, dtype = _serving(precision, trained)
     model, tokenizer = load_base(spec, use_qlora=four_bits, dtype=dtype, device=device)
@@ -256,8 +256,8 @@ def _wrap(model: Any, tokenizer: Any, config: dict[str, Any]) -> None:
     model.hyperlora_markers, model.hyperlora_seed = config.get("markers", "new"), config.get("seed")
 
 
-def _resolve_base(folder: Path, spec: str) -> str:
-    """A base given relative to the adapter folder (as the pipeline writes it) is found wherever the pair is moved."""
+def resolve_base(folder: Path, spec: str) -> str:
+    """The base of the adapter in ``folder``: one named relative to it (as the pipeline writes it) moves with the pair."""
     beside = (folder / spec).resolve()
     return str(beside) if spec.startswith("..") and beside.is_dir() else spec
 

@@ -23,7 +23,7 @@ from ..policy import Floats, Moves, Policy, SeatGames, SeatView
 from ..scenarios import Scenarios
 from . import grid, history_free, offer_tree
 from .known_games import KnownGames
-from .questions import Plan, worth
+from .questions import Plan, Reward, worth
 
 MAX_NODES = 200_000
 """Questions that one `best_response` to an opponent with a past may ask; some seconds and 100 MB at most."""
@@ -138,14 +138,15 @@ class BestResponsePolicy:
 
     Args:
         response: what to play.
+        reward: what it was found to maximise, if not utility.
     """
 
     name = "best response (omniscient)"
     memoryless: ClassVar[bool] = True
     mixed_turns: ClassVar[bool] = True
 
-    def __init__(self, response: BestResponse) -> None:
-        self._response, self._known = response, KnownGames(response.scenarios)
+    def __init__(self, response: BestResponse, reward: Reward = worth) -> None:
+        self._response, self._known, self._reward = response, KnownGames(response.scenarios), reward
 
     def reset(self, games: SeatGames) -> None:
         """Refuse games or a seat that were not solved, with a ValueError; there is nothing to forget."""
@@ -157,6 +158,6 @@ class BestResponsePolicy:
         """Accept what is worth as much as going on, else make the planned offer."""
         rows, turn = self._known.rows(view.games), np.broadcast_to(view.turn, len(view))
         response = self._response
-        taking = worth(response.scenarios.take(rows), response.seat, view.standing, turn)
+        taking = self._reward(response.scenarios.take(rows), response.seat, view.standing, turn)
         plan = response.plan
         return Moves(taking >= plan.going_on[rows, turn - 1] - SLACK / 1000, plan.offers[rows, turn - 1])

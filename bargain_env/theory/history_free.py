@@ -20,13 +20,15 @@ from ..core import Seat, quantise_array
 from ..policy import Bools, Floats, Policy, SeatGames
 from ..scenarios import Scenarios
 from .grid import TIE, best_first
-from .questions import Plan, Rows, ask, choose, worth
+from .questions import Plan, Reward, Rows, ask, choose, worth
 
 QUESTIONS = 1 << 14
 """Rows of one call of the opponent, about; it bounds memory."""
 
 
-def solve(opponent: Policy, scenarios: Scenarios, seat: Seat, grid: Floats, *, sharpen: bool) -> Plan:
+def solve(
+    opponent: Policy, scenarios: Scenarios, seat: Seat, grid: Floats, *, sharpen: bool, reward: Reward = worth
+) -> Plan:
     """The plan for ``seat`` in B games.
 
     Args:
@@ -36,6 +38,7 @@ def solve(opponent: Policy, scenarios: Scenarios, seat: Seat, grid: Floats, *, s
         grid: ``[B, K]`` what it may offer.
         sharpen: also offer what lies between the grid's best accepted price of a turn and the refused one before it,
             closer and closer, down to the tick. Exact where an opponent that takes a price takes every better one.
+        reward: what is maximised, u above.
     """
     plan, ordered = Plan.empty(scenarios), best_first(grid, seat)
     size = max(1, QUESTIONS // (grid.shape[1] * (plan.offers.shape[1] // 2 + 1)))
@@ -44,7 +47,7 @@ def solve(opponent: Policy, scenarios: Scenarios, seat: Seat, grid: Floats, *, s
         turns = _Turns(opponent, games, seat, ordered[rows])
         while sharpen and turns.ask_closer():
             pass
-        plan.values[rows], plan.offers[rows], plan.going_on[rows] = _fold(turns, games, plan.offers.shape[1])
+        plan.values[rows], plan.offers[rows], plan.going_on[rows] = _fold(turns, games, plan.offers.shape[1], reward)
     return plan
 
 
@@ -90,20 +93,20 @@ class _Turns:
         self.prices, self.accepted, self.counter = (np.concatenate(pair, axis=1) for pair in more)
         return True
 
-    def utilities(self) -> tuple[Floats, Floats]:
+    def utilities(self, reward: Reward) -> tuple[Floats, Floats]:
         """``(u(p), u(o))``, each of the shape of the prices; ``-inf`` where there is no o or no turn to take it on."""
         wide = np.repeat(np.arange(len(self.game)), self.prices.shape[1])
         games, turn = self.games.take(self.game[wide]), self.turn[wide]
-        now = worth(games, self.seat, self.prices.ravel(), turn + 1)
+        now = reward(games, self.seat, self.prices.ravel(), turn + 1)
         in_time = np.where(turn + 2 <= games.max_turns, self.counter.ravel(), np.nan)
-        after = worth(games, self.seat, in_time, turn + 2)
+        after = reward(games, self.seat, in_time, turn + 2)
         return now.reshape(self.prices.shape), after.reshape(self.prices.shape)
 
 
-def _fold(turns: _Turns, games: Scenarios, length: int) -> tuple[Floats, Floats, Floats]:
+def _fold(turns: _Turns, games: Scenarios, length: int, reward: Reward) -> tuple[Floats, Floats, Floats]:
     """Values ``[n]``, offers and C ``[n, length]``, from the deadline backwards."""
     offers, going_on = np.full((len(games), length), np.nan), np.full((len(games), length), np.nan)
-    now, after = turns.utilities()
+    now, after = turns.utilities(reward)
     later = np.zeros(len(games))  # C of the next own turn; 0 on the last turn, where offers are dead
     _last_turns(turns, games, offers, going_on)
     for turn in np.unique(turns.turn)[::-1].tolist():
@@ -113,7 +116,7 @@ def _fold(turns: _Turns, games: Scenarios, length: int) -> tuple[Floats, Floats,
         pick = choose(values, turns.accepted[at])
         offers[game, turn - 1] = turns.prices[at, pick]
         going_on[game, turn - 1] = later[game] = values[each, pick]
-    return _opening(turns, games, later), offers, going_on
+    return _opening(turns, games, later, reward), offers, going_on
 
 
 def _last_turns(turns: _Turns, games: Scenarios, offers: Floats, going_on: Floats) -> None:
@@ -124,11 +127,11 @@ def _last_turns(turns: _Turns, games: Scenarios, offers: Floats, going_on: Float
     going_on[rows, games.max_turns[rows] - 1] = 0.0
 
 
-def _opening(turns: _Turns, games: Scenarios, later: Floats) -> Floats:
+def _opening(turns: _Turns, games: Scenarios, later: Floats, reward: Reward) -> Floats:
     """Values ``[n]``: where the opponent starts, its first offer may be taken."""
     rows = np.flatnonzero((games.starter != turns.seat) & (games.max_turns > 1))
     they_start, values = games.take(rows), later.copy()
     nothing = np.full(len(rows), np.nan)
     offer = ask(turns.opponent, SeatGames.of(they_start, turns.seat.other), 1, nothing)[1]
-    values[rows] = np.maximum(later[rows], worth(they_start, turns.seat, offer, 2))
+    values[rows] = np.maximum(later[rows], reward(they_start, turns.seat, offer, 2))
     return values

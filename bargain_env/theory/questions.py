@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from ..policy import Bools, Floats, Ints, Policy, SeatGames, SeatView, act_on_an
 from ..scenarios import Scenarios
 
 Rows = NDArray[np.intp]
+Reward = Callable[[Scenarios, Seat, Floats, "int | Ints"], Floats]
+"""What a deal is worth to a planner: arguments and result as those of `worth`. An impasse is worth 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class JanusOptions:
         base: what adapters given by PATH are loaded on, if not on the base that their config names.
         allow_base_mismatch: load them on a base that they were not trained on.
         precision: of every base; see `hyperlora.load_hyperlora_adapter`.
+        raw_dial: set every dial to what is asked for, whatever map its adapter has.
     """
 
     decode: str = "mean"
@@ -69,6 +70,7 @@ class JanusOptions:
     base: str | None = None
     allow_base_mismatch: bool = False
     precision: str = "trained"
+    raw_dial: bool = False
 
     def loading(self, given_by_path: bool) -> dict[str, Any]:
         """How an adapter is to be loaded, as far as that was chosen; the shipped one stays on its own base."""
@@ -111,6 +113,8 @@ class JanusSpec:
             chosen["base_only"] = True
         if self.arm in CHANNELS:
             chosen["channel"] = self.arm
+        if options.raw_dial:
+            chosen["raw_dial"] = True
         made = agents.JanusAgent(
             self.adapter, rho, decode=options.decode, guard=options.guard, batch_size=options.batch_size, **chosen
         )

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import agents
+from agents.validation import OPPONENTS as VALIDATION_OPPONENTS
+from agents.validation import VALIDATION
 from bargain_env import Policy, Preset, RoutedPolicy
 from bargain_env.errors import InputError, unknown
 
@@ -34,8 +36,9 @@ def resolve(text: str, *, rho: Sequence[float] | None = None, seed: int = 0) -> 
     """Names of a comma list of names and groups, in order, without repeats.
 
     Groups are ``all`` or ``scripts`` (every evaluable strategy), ``train`` and ``held_out`` (those of a split),
-    ``family:F``, and ``population:N`` (see `experiments.match.populations`). A Janus (``janus-nano``, ``janus:PATH``,
-    ``lora``, ``base``) is one opponent for each ρ.
+    ``validation`` (the drawn members of `agents.validation`), ``family:F``, and ``population:N`` (see
+    `experiments.match.populations`). A Janus (``janus-nano``, ``janus:PATH``, ``lora``, ``base``) is one opponent for each
+    ρ.
 
     Args:
         text: as typed.
@@ -113,7 +116,7 @@ def about(name: str) -> dict[str, Any]:
 
 
 def split(name: str) -> str:
-    """``train``, ``held_out`` or ``agent``, as ``episodes.parquet`` records it."""
+    """``train``, ``held_out``, ``validation`` or ``agent``, as ``episodes.parquet`` records it."""
     found: str = about(name)["split"]
     return found
 
@@ -145,6 +148,8 @@ def _group(spec: str) -> list[str]:
         if family not in families:
             raise unknown("family", family, families)
         found = agents.list_strategies(family=family, evaluable=True)
+    elif spec == VALIDATION:
+        found = list(VALIDATION_OPPONENTS)
     elif spec in ("all", "scripts"):
         found = agents.list_strategies(evaluable=True)
     elif spec in ("train", "held_out"):

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Figures = dict[str, Any]
 BySeat = dict[str, dict[str, Figures]]
 
-SPLITS = ("train", "held_out")
+SPLITS = ("train", "validation", "held_out")
 SAME = 1e-9
 """Means closer than this do not fall."""
 _NAMES = ("spearman", "mae", "mae_means", "bias", "slope", "intercept")

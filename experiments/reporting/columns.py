@@ -38,7 +38,8 @@ _SUMMED = (
     *("turns", "moves", "zopa", "zopa_deals"),
     *(f"{name}_{kind}" for name in ("invalid", "guard", "fallback") for kind in ("moves", "games")),
 )
-_READ = (*_NAMES, "rho_requested", "scenario_id", "starter", "buyer_max", "seller_min", "turns", *_PLAYED, *_COUNTED)
+READ = (*_NAMES, "rho_requested", "scenario_id", "starter", "buyer_max", "seller_min", "turns", *_PLAYED, *_COUNTED)
+"""Columns of episodes that `Columns` is made from."""
 
 
 class Cell(NamedTuple):
@@ -81,7 +82,7 @@ class Columns:
             InputError: a game is there twice.
         """
         reader = _Reader()
-        for batch in batches(episodes, _READ):
+        for batch in batches(episodes, READ):
             reader.add(batch)
         return reader.columns()
 

@@ -15,9 +15,14 @@ Row = Mapping[str, Any]
 Curve = tuple[str, Row, dict[str, Any]]
 """What a curve is called, its figures (see `experiments.reporting.calibration`), and how it is drawn."""
 
-SPLITS = {"train": "opponents of training", "held_out": "held-out opponents", "agent": "other agents"}
+SPLITS = {
+    "train": "opponents of training",
+    "validation": "validation opponents",
+    "held_out": "held-out opponents",
+    "agent": "other agents",
+}
 """What the splits of opponents are called."""
-_OPEN = {"held_out": (0, (5, 2)), "agent": (0, (1.5, 1.5))}
+_OPEN = {"validation": (0, (8, 2)), "held_out": (0, (5, 2)), "agent": (0, (1.5, 1.5))}
 
 
 def calibration_chart(summary: Row, agent: str, seats: Sequence[str]) -> Figure:

@@ -105,7 +105,7 @@ class _Reader:
         self, script: bargain_env.Policy, adapter: Adapter, rho: NDArray[np.float64], turns: Sequence[int]
     ) -> None:
         self.name, self._script = script.name, script
-        self._janus, self._rho = agents.JanusAgent(adapter, rho=rho), rho
+        self._janus, self._rho = agents.JanusAgent(adapter, rho=rho, raw_dial=True), rho
         self.asked: dict[int, dict[int, tuple[str, float, bool]]] = {turn: {} for turn in turns}
 
     def reset(self, games: SeatGames) -> None:
