@@ -259,6 +259,7 @@ def described(settings: Settings, players: list[contestants.Contestant], plan: a
         "controls": [p.label for p in players if p.control],
         "arms": {p.label: p.arm for p in players if p.arm},
         "rho": sorted({r for p in players if p.takes_rho for seat in plan.seats for r in plan.requests(p, seat)}),
+        "grids": {seat.label: list(plan.rho[seat]) for seat in plan.seats if any(p.takes_rho for p in players)},
         "configurations": {name: list(pair) for name, pair in configs.parse(chosen.config).items()},
         "protocol": settings.protocol,
         "opponents": list(plan.opponents),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from experiments.match import results
+from experiments.match.contestants import SCRIPT
 
 from .. import ranking
 from ..page import tiles
@@ -14,7 +15,7 @@ from .material import Document, Material, percent, text
 
 def title(found: Document) -> str:
     """Of the report."""
-    agents = found["settings"]["agents"]
+    agents = [agent.removeprefix(SCRIPT) for agent in found["settings"]["agents"]]
     return f"Tournament: {', '.join(agents[:3])}{f' and {len(agents) - 3} more' if len(agents) > 3 else ''}"
 
 
@@ -66,4 +67,4 @@ def _headline(material: Material) -> Iterator[tuple[str, str]]:
         yield text(scripts[0]["utility"]), f"utility, {ranking.title(scripts[0])}, the best script"
     if not found["calibration_by_agent"]:
         for row in sorted(found["overall"], key=lambda r: -r["utility"])[:4]:
-            yield text(row["utility"]), f"utility, {row['agent']} as {row['agent_seat']}"
+            yield text(row["utility"]), f"utility, {row['agent'].removeprefix(SCRIPT)} as {row['agent_seat']}"
