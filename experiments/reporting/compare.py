@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bargain_env.errors import InputError
+from experiments.match.contestants import SCRIPT
 from experiments.match.results import rho_text
 
 from . import summary
@@ -161,7 +162,7 @@ def _calibrations(columns: Sides, agents: Sequence[tuple[str, str]]) -> list[Row
 
 def who(row: Mapping[str, Any]) -> str:
     """The agent of a row, or both where their labels differ."""
-    one, two = str(row["agent_one"]), str(row["agent_two"])
+    one, two = (str(row[f"agent_{side}"]).removeprefix(SCRIPT) for side in SIDES)
     return one if one == two else f"{one} / {two}"
 
 

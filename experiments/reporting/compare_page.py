@@ -43,7 +43,7 @@ def compare_table(document: Row) -> Table:
     one, two = document["names"]
     table = Table(box=None, pad_edge=False)
     for head in (*_HEAD, plain(short(one)), plain(short(two)), "difference", "95 %", "p (Holm)"):
-        table.add_column(head, justify="left" if head in ("agent", "seat") else "right")
+        table.add_column(head, justify="left" if head in ("agent", "seat") else "right", no_wrap=head != "agent")
     for row in document["rows"]:
         figures = [text(row["utility_one"]), text(row["utility_two"]), _signed(row["utility_difference"])]
         cells = [
