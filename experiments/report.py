@@ -94,6 +94,8 @@ def run(settings: Settings) -> list[Path]:
 def _compare(settings: Settings, one: Path, two: Path) -> list[Path]:
     if settings.plots:
         raise InputError("--plots is of one tournament; leave it out with --compare")
+    if settings.out.is_dir():
+        raise InputError(f"--out {settings.out} is a folder; name the file that the comparison shall be")
     document = compare.compare(one, two)
     cli.output_folder(settings.out.parent)
     path = _written(compare_page.compare_page(document), settings.out)

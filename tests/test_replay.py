@@ -140,6 +140,19 @@ def test_a_batch_of_many_is_cut_where_the_tournament_cut_it(tmp_path, monkeypatc
     assert [(s.first, s.count) for s in seen] == [(0, 3)] * 3 + [(3, 3)] * 3 + [(6, 2)] * 2
 
 
+def test_scripts_that_met_a_janus_are_played_again_in_the_batch_they_shared(tmp_path, monkeypatch):
+    monkeypatch.setattr(arena, "BLOCK_ROWS", 6)
+    folder = tournament_in(
+        tmp_path, agents="script:fair,script:hardliner,script:linear_standard", opponents="janus-nano(0.5)", games=4
+    )
+    row = next(r for r in rows(folder) if r["scenario_id"] == 3 and r["agent"] == "script:hardliner")
+    seen, usual = [], arena.play_shard
+    monkeypatch.setattr(arena, "play_shard", lambda *given: seen.append(given) or usual(*given))
+    assert differences(folder, [row], batch=True) == [None]
+    team, _, shard = seen[0]
+    assert (len(team), shard.first, shard.count) == (3, 2, 2)
+
+
 def test_the_base_of_the_protocol_takes_no_rho(adapter, tmp_path, monkeypatch):
     monkeypatch.setitem(protocol.FIXED, "opponents", "fair")
     folder = tournament_in(tmp_path, agents=f"janus:{adapter},shuffled:{adapter}", rho=None, opponents=None,

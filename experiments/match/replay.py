@@ -43,9 +43,10 @@ def play_again(folder: Path, game: Game, settings: Mapping[str, Any], *, batch: 
     plan = _plan(game, settings, options, player, batch)
     arena.check([player], plan)
     seat, number = Seat[game["agent_seat"].upper()], game["scenario_id"]
-    shard = _batch_of(player, plan, seat, number) if batch else Shard(0, seat, number, 1, 1)
+    team = _team(player, settings) if batch else [player]
+    shard = _batch_of(team, plan, seat, number) if batch else Shard(0, seat, number, 1, 1)
     try:
-        rows = arena.play_shard([player], plan, shard).to_pylist()
+        rows = arena.play_shard(team, plan, shard).to_pylist()
     except InputError as error:
         raise InputError(f"game {game['episode_id']!r} cannot be played again: {error}") from error
     return next(row for row in rows if row["episode_id"] == episode_id(game))
@@ -101,9 +102,17 @@ def _grid(game: Game, settings: Mapping[str, Any], seat: Seat, player: Contestan
     return tuple(settings["grids"][seat.label])
 
 
-def _batch_of(player: Contestant, plan: Plan, seat: Seat, number: int) -> Shard:
+def _team(player: Contestant, settings: Mapping[str, Any]) -> list[Contestant]:
+    """Who played in the same batches: scripts share one with scripts."""
+    if not player.scripted:
+        return [player]
+    everybody = contestants.resolve_agents(",".join(settings["agents"]))
+    return next(list(team) for team in arena.teams(everybody) if player.label in {member.label for member in team})
+
+
+def _batch_of(team: list[Contestant], plan: Plan, seat: Seat, number: int) -> Shard:
     """The block of scenarios that number ``number`` was played in, as a shard of its own."""
-    whole = next(s for s in arena.shards([player], plan) if s.seat == seat and s.first <= number < s.first + s.count)
+    whole = next(s for s in arena.shards(team, plan) if s.seat == seat and s.first <= number < s.first + s.count)
     first = number - (number - whole.first) % whole.block
     return Shard(0, seat, first, min(whole.block, whole.first + whole.count - first), whole.block)
 

@@ -102,7 +102,7 @@ def table(found: Document) -> tuple[list[str], list[list[str]]]:
                 _with_interval(row, "utility_deals"),
                 _percent(known.get("utility_deals")),
                 _with_interval(row, "utility"),
-                _percent(row["agreement_rate"]),
+                _with_interval(row, "agreement_rate"),
                 _percent(known.get("agreement_rate")),
                 _number(row["turns"]),
                 _number(known.get("turns")),

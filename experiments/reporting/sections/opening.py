@@ -30,17 +30,17 @@ def opening(material: Material) -> Iterator[str]:
         f"{len(s['opponents'])} opponents, as {' and '.join(s['seats'])}, at most {s['max_turns']} turns, "
         f"seed {s['seed']}. Every agent, ρ and opponent met the same scenarios with the same luck.{protocol}</p>"
     )
-    said = verdict(found)
+    said = verdict(material)
     if said:
         yield f"<p>{escape(said)}</p>"
     yield tiles(_headline(material))
 
 
-def verdict(found: Document) -> str:
-    """One sentence on the first agent's dial; empty where no agent takes ρ."""
+def verdict(material: Material) -> str:
+    """One sentence on the dial of the first agent under test; empty where no agent takes ρ."""
     parts = []
-    agent = next(iter(found["calibration_by_agent"]), None)
-    for seat, c in found["calibration_by_agent"].get(agent, {}).items():
+    agent = next(iter(material.tested), "")
+    for seat, c in material.found["calibration_by_agent"].get(agent, {}).items():
         rates = [rate for rate, rho in zip(c["agreement_rate"], c["rho"], strict=True) if rho >= 0]
         if rates and c["mae"] is not None:
             parts.append(
@@ -57,7 +57,7 @@ def _headline(material: Material) -> Iterator[tuple[str, str]]:
         if c:
             yield text(c["spearman"]), f"Spearman of requested and achieved ρ, {seat}"
             yield text(c["mae"]), f"mean |achieved − requested| of deals, {seat}"
-    first = material.settings["agents"][0]
+    first = (material.tested or material.settings["agents"])[0]
     for name, seats in found["configurations"].get(first, {}).items():
         buyer, seller = (results.rho_text(seats[s]["rho_requested"]) for s in ("buyer", "seller"))
         deals = percent(seats["both"]["agreement_rate"])

@@ -14,7 +14,7 @@ from ..games import standing_out
 from ..page import heading, note
 from ..plots import Folded, Panels, Plot
 from ..transcripts import card, explorer
-from .material import Element, Material, file_name
+from .material import Element, Material
 
 _HERE = Path()
 """The folder of the report, whatever it is called: a page should not depend on where it stands."""
@@ -39,7 +39,7 @@ def concessions(material: Material) -> Iterator[Element]:
         for seat in material.seats:
             data = list(concession.records(counted, agent, seat))
             name, draw = (
-                file_name("concession", agent, seat),
+                material.file_name("concession", agent, seat),
                 partial(concession.concession_chart, counted, agent, seat),
             )
             if data:
