@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bargain_env.errors import InputError
+from bargain_env.errors import InputError, unknown
 from bargain_env.policy import Floats, Moves, SeatGames, SeatView
 from hyperlora.checkpoint import Adapter, Precision
 from hyperlora.decode import Decisions, Mode, PrefixCache, Scorer
@@ -19,7 +19,12 @@ from hyperlora.tokens import encode
 
 from . import janus_prompts
 from .guards import beyond_limit, check_guard, guarded, playable
-from .janus_models import MODEL_LOCK, shared_adapter
+from .janus_models import MODEL_LOCK, at_mean_gates, shared_adapter
+
+CHANNELS = ("both", "text", "gates")
+"""Ways in which ρ reaches the model: its prompt, its gates, or both, as it is trained."""
+TEXT_RHO = 0.5
+"""What the prompt says where ρ goes through the gates alone: an even split, which favours neither seat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +66,19 @@ class JanusAgent:
         allow_base_mismatch: load it on a base that it was not trained on.
         precision: of the base: ``trained``, ``dense`` or ``nf4``; see `hyperlora.load_hyperlora_adapter`.
         device: where to put the model.
+        channel: which ways ρ goes, for ablations: ``both``; ``text``, through gates frozen at their mean over ρ in [0, 1];
+            or ``gates``, with `TEXT_RHO` in every prompt. An adapter trained with one ρ in all its prompts
+            (``experiments.train --text-rho``) is always shown that one.
         compute: precision of decisions: ``auto`` is bf16 for large models where that is faster; ``own`` (that of the base's
             weights), ``fp32`` or ``bf16``; see `hyperlora.decode.precision.in_precision`.
         reuse: keep keys and values of a batch of games from turn to turn, which pays where prompts begin as those of earlier
             turns (prompt format 3); None for where they do. Nothing is kept from one `reset` to the next.
 
+    Attributes:
+        text_rho: what every prompt says; None where it says what is asked for.
+
     Raises:
-        InputError: ρ out of range, unknown mode or guard, or the adapter cannot be loaded.
+        InputError: ρ out of range, unknown mode, guard or channel, or the adapter cannot be loaded.
     """
 
     mixed_turns = True
@@ -85,16 +96,28 @@ class JanusAgent:
         allow_base_mismatch: bool = False,
         precision: Precision = "trained",
         device: str = "cpu",
+        channel: str = "both",
         compute: str = "auto",
         reuse: bool | None = None,
     ) -> None:
         self.guard, self.rho, mode = check_guard(guard), check_rho(rho), Mode.parse(decode)
+        if channel not in CHANNELS:
+            raise unknown("channel", channel, CHANNELS)
         if not isinstance(adapter, Adapter):
             adapter = shared_adapter(
-                adapter, base, allow_base_mismatch=allow_base_mismatch, precision=precision, device=device
+                adapter,
+                base,
+                allow_base_mismatch=allow_base_mismatch,
+                precision=precision,
+                device=device,
+                frozen_gates=channel == "text",
             )
+        elif channel == "text":
+            adapter = at_mean_gates(adapter)
         self.name = "base" if base_only else "janus"
-        self.adapter, self.base_only = adapter, base_only
+        self.adapter, self.base_only, self.channel = adapter, base_only, channel
+        trained: float | None = adapter.config.get("run", {}).get("text_rho")
+        self.text_rho = TEXT_RHO if trained is None and channel == "gates" else trained
         self.k_history = int(adapter.config.get("k_history", K_HISTORY))
         self._format = int(adapter.config.get("prompt_format", 2))
         self._reuse = self._format == STATIC_FIRST if reuse is None else reuse
@@ -123,8 +146,11 @@ class JanusAgent:
         return self.answer([view], [self._rho[view.rows]], [self.prompts(view)])[0].moves
 
     def prompts(self, view: SeatView, rho: Floats | None = None) -> list[str]:
-        """The text of each row's decision, at ``rho`` ``[b]`` or at the ρ of its game."""
-        return janus_prompts.prompts(view, self._rho[view.rows] if rho is None else rho, self.k_history, self._format)
+        """The text of each row's decision, at ``rho`` ``[b]`` or at the ρ of its game; at `text_rho` where there is one."""
+        said = self._rho[view.rows] if rho is None else rho
+        if self.text_rho is not None:
+            said = np.full(len(view), self.text_rho)
+        return janus_prompts.prompts(view, said, self.k_history, self._format)
 
     def answer(self, views: Sequence[SeatView], rhos: Sequence[Floats], texts: Sequence[list[str]]) -> list[Answers]:
         """Decide in several views, of either seat, as one batch.

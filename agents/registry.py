@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -164,7 +166,8 @@ def assumes_width(info: StrategyInfo) -> bool:
 
 
 def describe(name: str) -> StrategyInfo:
-    """What is known of ``name``.
+    """What is known of ``name``: a registered one, one of a form such as ``learned:PATH``, or the label of a member that
+    `agents.sample_strategies` drew, such as ``micro(step=12.5)``.
 
     Raises:
         InputError: unknown strategy, or a learned policy that cannot be played.
@@ -172,20 +175,45 @@ def describe(name: str) -> StrategyInfo:
     for prefix, described in _FORMS.items():
         if name.startswith(prefix):
             return described(name)
+    if name.endswith(")"):
+        return _member(name)
     if name not in _REGISTRY:
         raise unknown("strategy", name, _REGISTRY)
     return _REGISTRY[name]
 
 
+def _member(label: str) -> StrategyInfo:
+    """``NAME(parameter=value, …)`` of a strategy or, where its family has one rule, of the family.
+
+    It is of the split of its family, and held out too where a parameter is outside the range that trains.
+    """
+    name, _, given = label[:-1].partition("(")
+    kin = [_REGISTRY[name]] if name in _REGISTRY else [info for info in _REGISTRY.values() if info.family == name]
+    if not kin:
+        raise unknown("strategy", label, _REGISTRY)
+    info = ([one for one in kin if one.may_train] or kin)[-1]
+    try:
+        pairs = [part.split("=") for part in given.split(",") if part.strip()]
+        params = {key.strip(): ast.literal_eval(value.strip()) for key, value in pairs}
+    except (ValueError, SyntaxError):
+        raise InputError(f"strategy {label!r} is not written NAME(parameter=value, parameter=value)") from None
+    within = all(info.ranges[key].holds(value) for key, value in params.items() if key in info.ranges)
+    split = info.split if within else HELD_OUT
+    return replace(info, name=label, defaults={**info.defaults, **params}, split=split)
+
+
 def is_held_out(label: str) -> bool:
     """Whether ``label``, the name of a player in a log, is that of a strategy which never trains.
 
-    A member that `sample_strategies` drew, ``NAME(parameters)``, is what its strategy or family is; a label that nobody here
-    knows is not held out.
+    A member that `sample_strategies` drew, ``NAME(parameters)``, is what its strategy or family is, and held out too where a
+    parameter is outside the range that trains; a label that nobody here knows is not held out.
     """
     if any(label.startswith(prefix) for prefix in _FORMS):
         return not label.startswith(LEARNED)  # the other forms cheat, whatever they are formed of
     name, drawn, _ = label.partition("(")
+    if label.endswith(")"):
+        with contextlib.suppress(InputError):
+            return not _member(label).may_train
     if name in _REGISTRY:
         return not _REGISTRY[name].may_train
     family = [info for info in _REGISTRY.values() if drawn and info.family == name]

@@ -63,8 +63,8 @@ def main(settings: type[T], run: Callable[[T], Any], argv: list[str] | None = No
         fail(
             f"{error.strerror}: {error.filename}; check the path and its permissions" if error.filename else str(error)
         )
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # one with a message says how to go on
+        print(str(stop) or "interrupted", file=sys.stderr)
         sys.exit(130)
 
 

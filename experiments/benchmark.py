@@ -4,6 +4,7 @@
     python -m experiments.benchmark strategies
     python -m experiments.benchmark train
     python -m experiments.benchmark decode
+    python -m experiments.benchmark tournament
     python -m experiments.benchmark env --json > speed.json
 
 A ratio below its bar is marked, and with --check makes the command exit with 1.
@@ -28,7 +29,7 @@ from rich.table import Table
 
 from bargain_env.files import replacing
 from experiments import cli
-from experiments.speed import curve, env, strategies
+from experiments.speed import curve, env, strategies, tournament
 from experiments.speed.stopwatch import Speed
 
 SCHEMA_VERSION = 1
@@ -46,15 +47,21 @@ def _decode(seconds: float, seed: int) -> Iterator[Speed]:
     return decode.measure(seconds, seed)
 
 
-SUITES = {"env": env.measure, "strategies": strategies.measure, "train": _train, "decode": _decode}
+SUITES = {
+    "env": env.measure,
+    "strategies": strategies.measure,
+    "train": _train,
+    "decode": _decode,
+    "tournament": tournament.measure,
+}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Measure speeds and compare each with a reference measured in the same run."""
 
-    suite: Annotated[Literal["env", "strategies", "train", "decode"], tyro.conf.Positional]
-    """What to measure: the faces of the environment, the zoo, training, or decisions of a language model."""
+    suite: Annotated[Literal["env", "strategies", "train", "decode", "tournament"], tyro.conf.Positional]
+    """What to measure: the faces of the environment, the zoo, training, decisions of a language model, or tournaments."""
     seconds: float = 1.0
     """How long each thing is measured."""
     seed: int = 0

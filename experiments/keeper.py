@@ -102,7 +102,8 @@ class Keeper:
         found["decisions"] = evaluate_decisions(self.model, self.tokenizer, held_out.dataset, held_out.facts)
         line = f"  eval loss {found['eval_loss']:.4f} on {found['rows']} rows{decisions_text(found['decisions'])}"
         if self.settings.play_games:
-            config = {"k_history": self.settings.k_history, "prompt_format": self.settings.prompt_format}
+            shape = {"k_history": self.settings.k_history, "prompt_format": self.settings.prompt_format}
+            config = {**shape, "run": self.identity}
             found["play"] = evaluate_play(self.model, self.tokenizer, config, games=self.settings.play_games)
             line += play_text(found["play"])
         self.console.print(line, soft_wrap=True)

@@ -16,18 +16,15 @@ if not __package__:  # run as a file: imports start at the repository, and no mo
 
 import json
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
-from rich.console import Console
 
 from bargain_env import preset
-from bargain_env.errors import InputError
-from bargain_env.files import replacing, replacing_folder
-from experiments import cli, collect, prepare, pretrain, tournament, train
+from bargain_env.files import replacing_folder
+from experiments import cli, pretrain, tournament, train
 from experiments.nano_card import nano_card
+from experiments.stages import Stage, adapter_settings, claim, data_stages, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
 
 SETTINGS = "pipeline.json"
@@ -68,27 +65,26 @@ def run(settings: Settings) -> Path:
     console = cli.console(settings.quiet)
     _check(settings)
     out = cli.output_folder(settings.out)
-    _claim(settings)
+    claim(out / SETTINGS, {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "quiet")})
     torch.set_num_threads(settings.threads)
-    raw, ready, model = out / "raw", out / "ready", out / "janus-nano"
+    ready, model = out / "ready", out / "janus-nano"
     results = out / f"tournament-{settings.games}"
-    held_back = settings.seed + 1_000_000  # training games never share a seed with tournaments of small seeds
-    stages: list[tuple[str, Path, Callable[[], object]]] = [
-        ("collect", raw / "manifest.json", lambda: collect.run(
-            collect.Settings(settings.episodes, held_back, settings.scenario, out=raw, format="jsonl", quiet=True))),
-        ("prepare", ready / "manifest.json", lambda: prepare.run(
-            prepare.Settings(raw / "episodes.jsonl", ready, seed=settings.seed, quiet=True))),
-        ("pretrain", model / "base" / "config.json", lambda: pretrain.run(
+    adapter = adapter_settings(
+        ready, out / "train", str(model / "base"), batch_size=settings.batch_size, steps=settings.adapter_steps,
+        seed=settings.seed, quiet=settings.quiet,
+    )  # fmt: skip
+    stages = [
+        *data_stages(out, seed=settings.seed, scenario=settings.scenario, episodes=settings.episodes),
+        Stage("pretrain", model / "base" / "config.json", lambda: pretrain.run(
             pretrain.Settings(ready, model / "base", max_steps=settings.base_steps, batch_size=settings.batch_size,
                               seed=settings.seed, quiet=settings.quiet))),
-        ("train", out / "train" / "final" / CONFIG, lambda: train.run(_adapter(settings, ready, model / "base"))),
-        ("publish", model / "adapter" / CONFIG, lambda: publish(out / "train" / "final", model, settings)),
-        ("tournament", results / "summary.json", lambda: tournament.run(
+        Stage("train", out / "train" / "final" / CONFIG, lambda: train.run(adapter)),
+        Stage("publish", model / "adapter" / CONFIG, lambda: publish(out / "train" / "final", model, settings)),
+        Stage("tournament", results / "summary.json", lambda: tournament.run(
             tournament.Settings(f"janus:{model}", games=settings.games, scenario=settings.scenario,
                                 out=results, threads=settings.threads, quiet=settings.quiet))),
     ]  # fmt: skip
-    for name, product, stage in stages[: None if settings.games else -1]:
-        _run_stage(console, name, product, stage)
+    run_stages(stages[: None if settings.games else -1], console)
     console.print(f"wrote {model}{f' and {results}' if settings.games else ''}", soft_wrap=True)
     console.print(
         f"next: python -m experiments.tournament --agents janus:{model},base:{model} --scenario {settings.scenario}",
@@ -100,50 +96,7 @@ def run(settings: Settings) -> Path:
 def _check(settings: Settings) -> None:
     preset(settings.scenario)
     least = {"seed": 0, "episodes": 1, "base_steps": 1, "adapter_steps": 1, "batch_size": 1, "games": 0, "threads": 1}
-    for name, value in least.items():
-        if getattr(settings, name) < value:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
-
-
-def _claim(settings: Settings) -> None:
-    """Write the settings down, or refuse to mix two runs in one folder."""
-    path = settings.out / SETTINGS
-    mine = {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "quiet")}
-    if path.is_file() and json.loads(path.read_text()) != mine:
-        raise InputError(f"{settings.out} holds a run with other settings ({SETTINGS}); choose another --out")
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(mine, indent=2) + "\n")
-
-
-def _run_stage(console: Console, name: str, product: Path, stage: Callable[[], object]) -> None:
-    if product.is_file():
-        console.print(f"{name}: done before ({product})")
-        return
-    console.print(f"{name} …")
-    started = time.monotonic()
-    stage()
-    console.print(f"{name}: {(time.monotonic() - started) / 60:.1f} min")
-
-
-def _adapter(settings: Settings, data: Path, base: Path) -> train.Settings:
-    return train.Settings(
-        data,
-        settings.out / "train",
-        model_name=str(base),
-        dropout=0.0,
-        batch_size=settings.batch_size,
-        grad_accum=1,
-        rho_jitter=0.03,
-        lr=3e-3,
-        beta2=0.99,
-        decimal_weights=(1.0, 1.0, 0.3, 0.1),
-        warmup_steps=200,
-        max_steps=settings.adapter_steps,
-        schedule="cosine",
-        save_every=0,
-        seed=settings.seed,
-        quiet=settings.quiet,
-    )
+    require_least(settings, least)
 
 
 def publish(final: Path, model: Path, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import agents
 from bargain_env import PRESETS, Policy, Preset, Seat
 from bargain_env.errors import InputError, unknown
-from experiments.match.arena import Plan, run_tournament
+from experiments.match.arena import Plan, run_tournament, same_grid
 from experiments.match.contestants import Contestant
 from experiments.reporting import statistics
 from experiments.reporting.summary import clean
@@ -73,7 +73,7 @@ def evaluate_play(
     requests = tuple(dict.fromkeys(float(rho) + 0.0 for rho in rhos))
     names = tuple(dict.fromkeys(opponents))
     _check(requests, names, scenario)
-    plan = Plan(names, requests, games, tuple(Seat), PRESETS[scenario], seed)
+    plan = Plan(names, same_grid(requests), games, tuple(Seat), PRESETS[scenario], seed)
     adapter = Adapter(model, tokenizer, config)
 
     def build(rho: Floats | None, preset: Preset) -> Policy:

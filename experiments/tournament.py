@@ -8,8 +8,11 @@ row a game), ``summary.json``, ``summary.csv`` (its cells) and ``report.html``; 
 
 from __future__ import annotations
 
+import functools
 import json
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,14 +22,25 @@ if __package__ in (None, ""):  # run as a file: this folder's names must not hid
 
 import numpy as np
 import tyro
+from rich.console import Console
 
 from bargain_env import DEFAULT_PRESET, PRESETS, Seat
 from bargain_env.errors import InputError, unknown
+from bargain_env.files import locked
 from experiments import cli, report
-from experiments.match import arena, contestants, results
+from experiments.match import arena, configs, contestants, engines, merge, opponents, protocol, results
+from experiments.match.engines import WorkersDiedError
+from experiments.match.identity import Identity, identify
 from experiments.match.live import Scoreboard
+from experiments.match.shard_player import Job, ShardPlayer
+from experiments.match.store import ShardStore
 from experiments.plugins import load_plugin
-from experiments.reporting import landmarks, summary
+from experiments.reporting import landmarks, published, summary
+from experiments.versions import versions
+
+GAMES = 40
+LOCK = ".running"
+"""In the folder of a tournament while one is played into it."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +48,31 @@ class Settings:
     """Play a tournament and write its episodes, summary and report."""
 
     agents: str = "janus-nano"
-    """Comma list: janus-nano, janus:PATH, base (no adapter), shuffled (control: permuted rho), script:NAME, scripts,
-    learned:PATH (.zip of Stable-Baselines3), text:MODEL_DIR or text:http://HOST:PORT/v1#MODEL (a chat model by prompt)."""
-    rho: str = "0:1:0.1"
-    """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none."""
-    opponents: Annotated[str, tyro.conf.arg(aliases=["--strategies"])] = "all"
-    """Comma list of strategy names or groups: all or scripts, train, held_out, family:F, learned:PATH, text:…"""
-    games: int = 40
-    """Scenarios; each is one game of every agent x seat x rho x opponent."""
+    """Comma list: janus-nano, janus:PATH, either with @text (gates frozen at their mean) or @gates (prompt fixed), lora or
+    lora:PATH (a plain LoRA, see experiments.ablations), base (no adapter), shuffled (control: permuted rho), script:NAME,
+    scripts, learned:PATH (.zip of Stable-Baselines3), text:MODEL_DIR or text:http://HOST:PORT/v1#MODEL (a chat model by
+    prompt)."""
+    rho: str | None = None
+    """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none.
+    By default 0:1:0.1, or with --config its values alone."""
+    config: tuple[str, ...] = ()
+    """Named requests NAME=BUYER/SELLER, a rho for each seat, beside those of --rho: standard=0.2/0.8 extreme=0/1
+    flipped=0.8/0.2 neutral=0.5/0.5. These four are known by name alone."""
+    opponents: Annotated[str | None, tyro.conf.arg(aliases=["--strategies"])] = None
+    """Comma list of strategy names or groups: all or scripts (the default), train, held_out, family:F, population:N (drawn
+    members of all families; also population:N@train, population:N@held_out), learned:PATH, text:…, or another Janus:
+    janus-nano, janus:PATH, lora, base, each once for every --opponent-rho."""
+    opponent_rho: str | None = None
+    """What a Janus among the opponents is asked for, as --rho; by default 0.5."""
+    games: int | None = None
+    """Scenarios, by default 40; each is one game of every agent x seat x rho x opponent."""
     seats: Literal["both", "buyer", "seller"] = "both"
     """Where the agents sit."""
-    scenario: str = DEFAULT_PRESET
-    """Preset that scenarios are drawn from."""
+    scenario: str | None = None
+    """Preset that scenarios are drawn from: paper, hidden (the default) or no_deal."""
+    protocol: Literal["paper"] | None = None
+    """Play a published protocol, which fixes rho, opponents, scenario, seats and turns: paper is 50 games a matchup, half of
+    them in each seat, 22 scripts and five configurations; its figures are printed beside the published ones."""
     seed: int = 0
     """Determines scenarios, moves and resampling."""
     out: Path = Path("runs/tournament")
@@ -59,7 +86,7 @@ class Settings:
     """Keep Janus from deals and offers beyond its own limit (ir), and from taking offers back too (monotone); every
     replaced move is counted, and what Janus had decided is recorded beside it."""
     base: str | None = None
-    """Base to load the adapters of janus:PATH, base:PATH and shuffled:PATH on, if not the one that their config names."""
+    """Base to load adapters given by PATH on, if not the one that their config names."""
     allow_base_mismatch: bool = False
     """Load them on a base that they were not trained on, which is refused otherwise."""
     precision: Literal["trained", "dense", "nf4"] = "trained"
@@ -68,6 +95,13 @@ class Settings:
     """Rows of one forward pass of Janus."""
     threads: int = 2
     """Torch threads."""
+    workers: int = 1
+    """Processes that play at once, each with its own models and --threads, which together should not be more than the cores.
+    The results are the same bytes for any number."""
+    engine: Literal["process", "ray"] = "process"
+    """Who the workers are: processes of this machine, or Ray actors (needs the ray extra; RAY_ADDRESS names a cluster)."""
+    fresh: bool = False
+    """Discard unfinished shards that are found in --out instead of continuing them."""
     plugin: Path | None = None
     """Python file that calls agents.register, run first."""
     quiet: bool = False
@@ -77,33 +111,126 @@ class Settings:
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    """Play, write and return the summary.
+    """Play, write and return the summary; what an interrupted run had finished is not played again.
 
     Raises:
-        InputError: a setting that cannot be used, before anything is played.
+        InputError: a setting that cannot be used, before anything is played, or no worker is left alive.
+        KeyboardInterrupt: as it came, with a message that says how to continue.
+    """
+    players, plan = prepared(settings)
+    folder = cli.output_folder(settings.out)
+    if (settings.rho is not None or settings.config) and not any(player.takes_rho for player in players):
+        _warn(settings)("--rho and --config are for agents with a dial, and none of these has one")
+    for player in players:
+        if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
+            player.build(np.array(plan.rho[plan.seats[0]][:1]) if player.takes_rho else None, plan.preset)
+    opponents.load(plan.opponents, plan.janus)
+    console = cli.console(settings.quiet or settings.json)
+    console.print(_heading(players, plan), soft_wrap=True, markup=False)
+    with locked(folder / LOCK, f"another run plays into {folder}; wait for it, or choose another --out"):
+        found, files = _results(settings, players, plan, folder, console)
+    if settings.json:
+        print(json.dumps({"overall": found["overall"], "files": [str(f) for f in files]}, ensure_ascii=False))
+    if settings.protocol:
+        console.print(published.shown(found))
+    console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True, markup=False)
+    again = f"python -m experiments.report {folder} --plots"
+    console.print(f"the report again, with its charts as files: {again}", soft_wrap=True, markup=False)
+    return found
+
+
+def _results(
+    settings: Settings, players: list[contestants.Contestant], plan: arena.Plan, folder: Path, console: Console
+) -> tuple[dict[str, Any], list[Path]]:
+    """Play what is missing and write all files; the summary, and where they are."""
+    marks = landmarks.landmarks(plan)  # before the games: what cannot be asked should not cost them
+    marks["scripts"] = landmarks.absent_scripts(plan, players)
+    shards = arena.shards(players, plan)
+    identity = identify(described(settings, players, plan), players, plan, (settings.plugin, settings.base))
+    store = ShardStore(folder, identity, shards, _warn(settings), fresh=settings.fresh)
+    try:
+        _play(settings, players, plan, store, identity, console)
+        merged = store.folder / results.EPISODES
+        results.write_pieces(merge.merged(arena.teams(players), plan, shards, store.paths), merged)
+        found = summary.summarise(merged, described(settings, players, plan))
+        found |= {"landmarks": summary.clean(marks), "strategies": landmarks.strategies(plan, players)}
+        found["versions"] = versions()
+        if settings.protocol:
+            found["protocol"] = summary.clean(published.figures(results.read(store.folder), found["settings"]))
+        page = report.write(found, merged, folder)  # first: if it fails, the earlier files stay
+        files = [merged.replace(folder / results.EPISODES), *summary.write(found, folder), page]
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {_continuing(settings, store, shards)}") from None
+    except WorkersDiedError as error:
+        raise InputError(f"{error}; try fewer --workers; {_continuing(settings, store, shards)}") from error
+    finally:
+        store.close()
+    store.discard()
+    return found, files
+
+
+def _play(
+    settings: Settings,
+    players: list[contestants.Contestant],
+    plan: arena.Plan,
+    store: ShardStore,
+    identity: Identity,
+    console: Console,
+) -> None:
+    """Play the shards that the store does not hold yet, into it."""
+    kept = store.resume()
+    player = ShardPlayer(players, plan, identity)
+    missing = [number for number in range(len(player.shards)) if number not in kept]
+    if kept:
+        console.print(
+            f"continuing: {len(kept)} of {len(player.shards)} shards were finished", soft_wrap=True, markup=False
+        )
+    elif len(missing) > 1:
+        text = f"{len(missing)} shards, kept in {store.folder} as they finish: the same command continues an interrupted run"
+        console.print(text, soft_wrap=True, markup=False)
+    job = Job(functools.partial(prepared, settings), identity, plan, player.shards)
+    with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
+        board.resume(kept.values())
+        for finished in engines.play(player, job, missing, settings.workers, settings.engine, _warn(settings)):
+            store.put(finished.number, finished.content)
+            board.count(finished.found)
+
+
+def _warn(settings: Settings) -> Callable[[str], None]:
+    """Where warnings go: stderr, so that they are no part of what ``--json`` prints."""
+    return lambda text: None if settings.quiet else print(f"warning: {text}", file=sys.stderr)
+
+
+def _continuing(settings: Settings, store: ShardStore, shards: list[arena.Shard]) -> str:
+    """How to continue a tournament that was stopped."""
+    command = resume_command(settings)
+    if not store.paths:
+        return f"no shard was finished; start again with: {command}"
+    return f"{len(store.paths)} of {len(shards)} shards are kept; continue with: {command}"
+
+
+def resume_command(settings: Settings) -> str:
+    """The command line of these settings, without what it asked to discard."""
+    words = ["python", "-m", "experiments.tournament"]
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value != field.default and field.name != "fresh":
+            values = [] if value is True else map(str, value if isinstance(value, tuple) else [value])
+            words += [f"--{field.name.replace('_', '-')}", *values]
+    return shlex.join(words)
+
+
+def prepared(settings: Settings) -> tuple[list[contestants.Contestant], arena.Plan]:
+    """`prepare`, after the plugin has been run; workers call it too.
+
+    Raises:
+        InputError: a setting that cannot be used.
     """
     if settings.plugin is not None:
         load_plugin(settings.plugin)
     players, plan = prepare(settings)
-    folder = cli.output_folder(settings.out)
-    for player in players:
-        if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
-            player.build(np.array(plan.rho[:1]) if player.takes_rho else None, plan.preset)
-    console = cli.console(settings.quiet or settings.json)
-    console.print(_heading(players, plan), soft_wrap=True)
-    marks = landmarks.landmarks(plan)  # before the games: what cannot be asked should not cost them
-    marks["scripts"] = landmarks.absent_scripts(plan, players)
-    with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
-        episodes = arena.run_tournament(players, plan, board.observe)
-    found = summary.summarise(episodes, described(settings, players, plan))
-    found |= {"landmarks": summary.clean(marks), "strategies": landmarks.strategies(plan, players)}
-    page = report.write(found, episodes, folder)  # first: if it cannot be drawn, the earlier files stay as they were
-    files = [results.write(episodes, folder), *summary.write(found, folder), page]
-    if settings.json:
-        print(json.dumps({"overall": found["overall"], "files": [str(f) for f in files]}, ensure_ascii=False))
-    console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
-    console.print(f"the report alone, again: python -m experiments.report {folder}", soft_wrap=True)
-    return found
+    arena.check(players, plan)
+    return players, plan
 
 
 def prepare(settings: Settings) -> tuple[list[contestants.Contestant], arena.Plan]:
@@ -112,32 +239,45 @@ def prepare(settings: Settings) -> tuple[list[contestants.Contestant], arena.Pla
     Raises:
         InputError: a setting that cannot be used.
     """
-    for name in ("batch_size", "threads"):
+    if settings.protocol:
+        settings = protocol.applied(settings)
+    for name in ("batch_size", "threads", "workers"):
         if getattr(settings, name) < 1:
             raise InputError(f"--{name} {getattr(settings, name)} must be at least 1")
-    if settings.scenario not in PRESETS:
-        raise unknown("scenario", settings.scenario, PRESETS)
+    scenario = DEFAULT_PRESET if settings.scenario is None else settings.scenario
+    if scenario not in PRESETS:
+        raise unknown("scenario", scenario, PRESETS)
     options = contestants.JanusOptions(
         **{f.name: getattr(settings, f.name) for f in fields(contestants.JanusOptions)}  # they have the same names here
     )
+    opposite = "all" if settings.opponents is None else settings.opponents
+    contestants.check_base(options, settings.agents, opposite)
+    asked = None if settings.opponent_rho is None else cli.parse_grid(settings.opponent_rho, "--opponent-rho")
     plan = arena.Plan(
-        opponents=tuple(contestants.resolve_opponents(settings.opponents)),
-        rho=tuple(dict.fromkeys(value + 0.0 for value in cli.parse_grid(settings.rho))),
-        games=settings.games,
+        opponents=tuple(opponents.resolve(opposite, rho=asked, seed=settings.seed)),
+        rho=configs.grids(settings.rho, configs.parse(settings.config)),
+        games=GAMES if settings.games is None else settings.games,
         seats=tuple(Seat) if settings.seats == "both" else (Seat[settings.seats.upper()],),
-        preset=PRESETS[settings.scenario],
+        preset=PRESETS[scenario],
         seed=settings.seed,
         max_turns=settings.max_turns,
+        janus=options,
     )
-    return contestants.resolve_agents(settings.agents, options), plan
+    players = contestants.resolve_agents(settings.agents, options)
+    return protocol.seated(players) if settings.protocol else players, plan
 
 
 def described(settings: Settings, players: list[contestants.Contestant], plan: arena.Plan) -> dict[str, Any]:
     """What the results depend on, as ``summary.json`` records it: names resolved, paths of the machine left out."""
+    chosen = protocol.applied(settings) if settings.protocol else settings
     return {
         "agents": [p.label for p in players],
         "controls": [p.label for p in players if p.control],
-        "rho": list(plan.rho) if any(p.takes_rho for p in players) else [],
+        "arms": {p.label: p.arm for p in players if p.arm},
+        "rho": sorted({r for p in players if p.takes_rho for seat in plan.seats for r in plan.requests(p, seat)}),
+        "grids": {seat.label: list(plan.rho[seat]) for seat in plan.seats if any(p.takes_rho for p in players)},
+        "configurations": {name: list(pair) for name, pair in configs.parse(chosen.config).items()},
+        "protocol": settings.protocol,
         "opponents": list(plan.opponents),
         "games": plan.games,
         "seats": [seat.label for seat in plan.seats],
@@ -157,13 +297,17 @@ def described(settings: Settings, players: list[contestants.Contestant], plan: a
 def _heading(players: list[contestants.Contestant], plan: arena.Plan) -> str:
     labels = [p.label for p in players]
     shown = ", ".join(labels) if len(labels) <= 4 else f"{', '.join(labels[:3])} and {len(labels) - 3} more"
-    rho = f" at rho {', '.join(map(results.rho_text, plan.rho))}" if any(p.takes_rho for p in players) else ""
+    grids = {seat.label: ", ".join(map(results.rho_text, plan.rho[seat])) for seat in plan.seats}
+    each = [next(iter(grids.values()))] if len(set(grids.values())) == 1 else [f"{g} as {s}" for s, g in grids.items()]
+    rho = f" at rho {' and '.join(each)}" if any(p.takes_rho for p in players) else ""
     seats = " and ".join(s.label for s in plan.seats)
     return (
         f"tournament: {shown}{rho} against {len(plan.opponents)} opponents as {seats}, "
-        f"{plan.games} scenarios of {plan.preset.name!r}, seed {plan.seed}"
+        f"{plan.games} scenarios of {plan.preset.name!r}, seed {plan.seed}: {sum(map(plan.rows, players)):,} games"
     )
 
 
 if __name__ == "__main__":
-    cli.main(Settings, run)
+    from experiments import tournament  # under its own name, by which workers find it
+
+    cli.main(tournament.Settings, tournament.run)

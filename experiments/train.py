@@ -25,12 +25,14 @@ from rich.console import Console
 
 from bargain_env.errors import InputError
 from bargain_env.files import sha256
+from bargain_env.rho_grid import valid_rho
 from experiments import cli
 from experiments.corpus.records import HISTORY_LENGTH
 from experiments.keeper import BEST, Heldout, Keeper
 from experiments.training_log import TrainingLog
 from hyperlora.base import load_base
 from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config
+from hyperlora.constant_gates import set_constant_gates
 from hyperlora.data import NegotiationDataset, read_steps
 from hyperlora.evaluate import decision_facts
 from hyperlora.forecast import forecast
@@ -68,6 +70,10 @@ class Settings:
     """Feed Fourier features of rho to the gates."""
     fourier_freqs: int = 8
     """How many frequencies."""
+    gates: Literal["rho", "constant"] = "rho"
+    """What gates follow: rho, or nothing; constant ones are 1 and do not train: a plain LoRA, which only reads rho."""
+    text_rho: float | None = None
+    """Say this rho in every prompt, in training and in play, whatever is asked for; the gates alone carry that then."""
     k_history: int = 8
     """History slots of the prompt."""
     decimal_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -185,7 +191,7 @@ def dry_run(settings: Settings, plan: TrainSettings, table: pa.Table, workers: W
     found = forecast(
         settings.model_name, lambda tokenizer: _dataset(settings, table, tokenizer, settings.rho_jitter), _shape(settings),
         plan, use_qlora=settings.use_qlora, prompt_format=settings.prompt_format, markers=settings.markers,
-        device=workers.device,
+        device=workers.device, adapt=lambda model: _gated(settings, model),
     )  # fmt: skip
     if settings.json:
         print(json.dumps(found.as_dict()))
@@ -239,6 +245,7 @@ def _plan(settings: Settings) -> TrainSettings:
     for name, value in least.items():
         if getattr(settings, name) < value:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
+    _check_channels(settings)
     if settings.max_train_samples is not None and settings.max_train_samples < 1:
         raise InputError(f"--max-train-samples {settings.max_train_samples} must be at least 1")
     options = {k: v for k, v in vars(settings).items() if k in TrainSettings.__dataclass_fields__}
@@ -247,6 +254,16 @@ def _plan(settings: Settings) -> TrainSettings:
     )
     options["precision"] = "fp32" if launched == "no" else launched
     return TrainSettings(**{**options, "sep_exclude_failures": settings.sep_exclude_failures == "true"})
+
+
+def _check_channels(settings: Settings) -> None:
+    """At least one of text and gates has to follow ρ, and a gate loss needs gates that do."""
+    if settings.text_rho is not None:
+        valid_rho(settings.text_rho, "--text-rho")
+    if settings.gates == "constant" and settings.text_rho is not None:
+        raise InputError("--gates constant and --text-rho leave nothing that follows rho; give one of them")
+    if settings.gates == "constant" and (settings.lambda_sep or settings.lambda_smooth):
+        raise InputError("--lambda-sep and --lambda-smooth need gates that follow rho; leave --gates constant out")
 
 
 FREE = (
@@ -268,7 +285,7 @@ def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
 
 
 UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,
-          "gradient_checkpointing": False, "patience": 0}  # fmt: skip
+          "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None}  # fmt: skip
 """What runs did before these settings were written down."""
 
 
@@ -289,7 +306,7 @@ def _model(settings: Settings, identity: dict[str, Any], source: Path | None, wo
         prepare_model(
             model, tokenizer, _shape(settings), settings.prompt_format, settings.seed, markers=settings.markers
         )
-        return model, tokenizer, 0
+        return _gated(settings, model), tokenizer, 0
     config = read_config(source)
     step, before = config.get("step"), {**UNSAID, **config.get("run", {})}
     if not isinstance(step, int) or step >= settings.max_steps:
@@ -298,7 +315,14 @@ def _model(settings: Settings, identity: dict[str, Any], source: Path | None, wo
     if changed:
         raise InputError(f"--resume continues the same run, but {', '.join(changed)}; repeat the first run's options")
     adapter = load_hyperlora_adapter(source, device=device)
-    return adapter.model, adapter.tokenizer, step
+    return _gated(settings, adapter.model), adapter.tokenizer, step
+
+
+def _gated(settings: Settings, model: Any) -> Any:
+    """``model``; where its gates shall not follow ρ, with gates of 1 that do not train."""
+    if settings.gates == "constant":
+        set_constant_gates(model, 1.0)
+    return model
 
 
 def _shape(settings: Settings) -> HyperLoRASettings:
@@ -327,6 +351,7 @@ def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float 
         settings.prompt_format,
         settings.decimal_weights,
         rho=_labels(table, jitter, settings.seed),
+        text_rho=settings.text_rho,
     )
 
 

@@ -105,6 +105,7 @@ class NegotiationDataset(Dataset):
         prompt_weight: weight of the loss on each prompt token; above 0 only to pretrain a base, which learns to read
             numbers sooner when it must also predict the offers in its history.
         rho: ``[N]`` labels that replace ``rho_train`` (for ρ-blind pretraining and ablations).
+        text_rho: ρ that every prompt says in place of its row's, which the gates alone see then (for ablations).
 
     Raises:
         InputError: the table is unusable, or a target does not fit in ``max_length``.
@@ -120,6 +121,7 @@ class NegotiationDataset(Dataset):
         decimal_weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
         prompt_weight: float = 0.0,
         rho: NDArray[np.float64] | None = None,
+        text_rho: float | None = None,
     ) -> None:
         if not isinstance(table, pa.Table):
             table = read_steps(Path(table))
@@ -130,8 +132,9 @@ class NegotiationDataset(Dataset):
         table = table.take(keep)
         self.rho = labels[keep].astype(np.float32)
         self.pad_token_id = int(tokenizer.pad_token_id)
+        said = self.rho if text_rho is None else np.full_like(self.rho, text_rho)
         chunks = [
-            _tokenise(table.slice(i, _CHUNK), self.rho[i : i + _CHUNK], tokenizer, k_history, max_length, prompt_format)
+            _tokenise(table.slice(i, _CHUNK), said[i : i + _CHUNK], tokenizer, k_history, max_length, prompt_format)
             for i in range(0, table.num_rows, _CHUNK)
         ]
         if not chunks:

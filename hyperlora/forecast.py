@@ -77,6 +77,7 @@ def forecast(
     prompt_format: int = 2,
     markers: str = "new",
     device: torch.device | None = None,
+    adapt: Callable[[Any], Any] = lambda model: model,
 ) -> Forecast:
     """Check configuration, tokenizer, data and adapter, and take one step on a shrunk model of the same architecture.
 
@@ -89,6 +90,7 @@ def forecast(
         prompt_format: of the prompts.
         markers: ``new`` or ``existing``.
         device: whose memory counts; the CPU by default.
+        adapt: what the run does to a model with a fresh adapter before it trains.
 
     Raises:
         InputError: the base's configuration or tokenizer cannot be read, or nothing in it can be adapted.
@@ -102,10 +104,10 @@ def forecast(
         base = sum(p.numel() for p in whole.parameters())
         stored = _bytes(whole, config, use_qlora)
         prepare_model(whole, load_tokenizer_of(spec), shape, prompt_format, settings.seed, markers=markers)
-    trainable = sum(p.numel() for p in adapter_parameters(whole).values())
+    trainable = sum(p.numel() for p in adapter_parameters(adapt(whole)).values() if p.requires_grad)
     tokenizer = load_tokenizer_of(spec)
     small = _shrunk(config, settings.seed)
-    prepare_model(small, tokenizer, shape, prompt_format, settings.seed, markers=markers)
+    adapt(prepare_model(small, tokenizer, shape, prompt_format, settings.seed, markers=markers))
     dataset = make_dataset(tokenizer)
     seen: list[float] = []
     train(small, dataset, replace(settings, max_steps=1, precision="fp32"), on_step=lambda r: seen.append(r.loss))

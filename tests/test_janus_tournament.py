@@ -16,7 +16,7 @@ from bargain_env import PRESETS, Moves, Seat, play, sample
 from bargain_env.errors import InputError
 from experiments import tournament
 from experiments.match import contestants, results
-from experiments.match.arena import Plan, run_tournament
+from experiments.match.arena import Plan, run_tournament, same_grid
 from experiments.match.contestants import Contestant, JanusOptions
 
 
@@ -140,7 +140,7 @@ def episodes(opponents, scorer, guard, **options):
         agent.scorer = scorer
         return agent
 
-    plan = Plan(opponents, (0.2, 0.8), 4, tuple(Seat), PRESETS["paper"], **options)
+    plan = Plan(opponents, same_grid((0.2, 0.8)), 4, tuple(Seat), PRESETS["paper"], **options)
     return run_tournament([Contestant("made-up", takes_rho=True, build=build), contestants.script("other")], plan)
 
 
@@ -168,12 +168,16 @@ def test_columns_tell_what_was_decided_beside_what_was_played(opponents, guard):
     assert told == {(0, None, None, None)}
 
 
+def table_of(played, seat):
+    return results.table(played, [results.Cell("x", seat, 0.5, "x", "x")], np.zeros(len(played), dtype=int))
+
+
 def test_who_tells_nothing_has_null_lists_beside_who_does(opponents):
     games = sample("paper", 20, seed=1)
     janus = JanusAgent(small_adapter(), guard="ir")
     janus.scorer = Hostile(1)
-    played, label = play(games, janus, Tempter()), np.full(20, "x", dtype=object)
-    tables = [results.table(played, "x", seat, np.full(20, 0.5), label, label) for seat in Seat]
+    played = play(games, janus, Tempter())
+    tables = [table_of(played, seat) for seat in Seat]
     assert tables[Seat.BUYER]["raw_turns"].null_count == 0
     assert sum(tables[Seat.BUYER]["fallback_moves"].to_pylist()) > 0
     for name in ("raw_turns", "raw_accepts", "raw_prices"):
@@ -185,9 +189,9 @@ def test_two_that_tell_are_kept_apart():
     games, pair = sample("paper", 20, seed=1), [JanusAgent(small_adapter(), guard="ir") for _ in Seat]
     for seat, janus in enumerate(pair):
         janus.scorer = Hostile(seat)
-    played, label = play(games, *pair), np.full(20, "x", dtype=object)
+    played = play(games, *pair)
     for seat in Seat:
-        for row in results.table(played, "x", seat, np.full(20, 0.5), label, label).to_pylist():
+        for row in table_of(played, seat).to_pylist():
             assert len(row["raw_turns"]) == row["guard_moves"] + row["fallback_moves"]
             assert all((turn % 2 == 1) == (row["starter"] == seat.label) for turn in row["raw_turns"])
 

@@ -42,7 +42,7 @@ def test_theory_is_as_computed(played):
     assert found["landmarks"]["cooperative"] == dict.fromkeys(("nash", "kalai_smorodinsky", "egalitarian"), 0.5)
     perfect = {"periods": 19, "discount": 1.0, "buyer_starts": 0.0, "seller_starts": 1.0}
     assert found["landmarks"]["subgame_perfect"] == perfect
-    short = arena.Plan(("naive_concession",), (), 2, (Seat.BUYER,), PRESETS["paper"], max_turns=1)
+    short = arena.Plan(("naive_concession",), arena.same_grid(()), 2, (Seat.BUYER,), PRESETS["paper"], max_turns=1)
     nothing = landmarks.landmarks(short)
     assert nothing["subgame_perfect"]["buyer_starts"] is None
     assert nothing["best_response"]["rows"][0]["utility"] == 0  # nobody can answer in one turn
@@ -113,7 +113,7 @@ def test_controls_do_not_count_as_reached(played):
 def test_a_strategy_that_does_not_say_it_is_memoryless_gets_a_reason(monkeypatch):
     monkeypatch.setattr(registry, "_REGISTRY", {})
     agents.register("easy", Taker)
-    plan = arena.Plan(("easy",), (), 300, tuple(Seat), PRESETS["paper"])
+    plan = arena.Plan(("easy",), arena.same_grid(()), 300, tuple(Seat), PRESETS["paper"])
     found = landmarks.landmarks(plan)["best_response"]
     assert found["games"] == landmarks.GAMES < 300
     assert all(r["utility"] is None and "may keep a memory" in r["reason"] for r in found["rows"])

@@ -11,7 +11,8 @@ import bargain_env as be
 from bargain_env import PRESETS, Scenarios, Seat, theory
 from bargain_env.errors import InputError
 from experiments import collect, tournament
-from experiments.match.contestants import resolve_agents, resolve_opponents
+from experiments.match import opponents
+from experiments.match.contestants import resolve_agents
 
 CHEATS = ["zopa_split", "subgame_perfect"]
 
@@ -26,15 +27,15 @@ def test_they_are_in_no_list():
         agents.list_strategies(),
         agents.list_strategies(evaluable=True),
         agents.list_strategies(split="held_out"),
-        resolve_opponents("all,train,held_out"),
+        opponents.resolve("all,train,held_out"),
         [c.label.removeprefix("script:") for c in resolve_agents("scripts")],
     ]
     for found in lists:
         assert len(found) > 10
         assert not set(found) & set(CHEATS)
-    assert resolve_opponents("zopa_split,best_response:fair") == ["zopa_split", "best_response:fair"], "but by name"
+    assert opponents.resolve("zopa_split,best_response:fair") == ["zopa_split", "best_response:fair"], "but by name"
     with pytest.raises(InputError, match="unknown family 'omniscient'"):
-        resolve_opponents("family:omniscient")
+        opponents.resolve("family:omniscient")
 
 
 @pytest.mark.parametrize("name", [*CHEATS, "best_response:boulware_hard"])

@@ -16,7 +16,7 @@ import bargain_env as be
 from agents import registry
 from bargain_env import MoveKind, Scenario, Scenarios, Seat
 from experiments import cli, strategies
-from experiments.match import alone, contestants, results
+from experiments.match import alone, opponents, results
 from experiments.reporting import statistics, summary, zoo
 from experiments.reporting.terminal import HEIGHT, curve
 
@@ -266,8 +266,8 @@ def test_who_knows_both_limits_is_in_no_list_but_can_be_shown(capsys):
     cheating = [row["name"] for row in json.loads(command(capsys, "list", "--cheating", "--json"))]
     assert "zopa_split" in cheating
     assert not set(cheating) & set(listed)
-    assert not set(cheating) & set(contestants.resolve_opponents("scripts,all,held_out"))
-    assert contestants.resolve_opponents("zopa_split") == ["zopa_split"]  # by name it may be met
+    assert not set(cheating) & set(opponents.resolve("scripts,all,held_out"))
+    assert opponents.resolve("zopa_split") == ["zopa_split"]  # by name it may be met
     found = shown(capsys, "zopa_split", "--buyer-max", "1000")
     assert {move["price"] for move in found["moves"]} == {700.0}
     assert "is told both limits" in command(capsys, "show", "zopa_split")

@@ -16,11 +16,12 @@ import agents
 from agents import registry
 from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError
+from bargain_env.files import locked
 from experiments import cli, plugins, tournament
-from experiments.match import arena, contestants, results
+from experiments.match import arena, contestants, opponents, results
+from experiments.match.configs import KNOWN
 from experiments.match.contestants import script
 from experiments.reporting import summary
-from experiments.reporting.ranking import CONFIGURATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 RHO = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -38,7 +39,8 @@ def zoo(monkeypatch):
 
 def plan(**changes):
     base = {"opponents": ("easy", "picky"), "rho": RHO, "games": 12, "seats": tuple(Seat), "preset": PRESETS["paper"]}
-    return arena.Plan(**{**base, **changes})
+    chosen = {**base, **changes}
+    return arena.Plan(**{**chosen, "rho": arena.same_grid(chosen["rho"])})
 
 
 def rows(table, **where):
@@ -243,7 +245,8 @@ def test_scripts_share_a_batch_and_nothing_else(monkeypatch):
     blocks = []
     together = arena.run_tournament(team, plan(), blocks.append)
     assert together.equals(results.ordered(apart))
-    assert [(b.contestant.label, b.seat) for b in blocks] == [(c.label, seat) for seat in Seat for c in team]
+    assert [set(b["agent_seat"].to_pylist()) for b in blocks] == [{"buyer"}, {"seller"}]
+    assert [set(b["agent"].to_pylist()) for b in blocks] == [{c.label for c in team}] * 2
     monkeypatch.setattr(arena, "SCRIPT_ROWS", 7)
     assert arena.run_tournament([team[0], dial(), *team[1:]], plan(rho=(0.5,)), blocks.append).num_rows == 4 * 48
     assert arena.run_tournament(team, plan()).equals(together)
@@ -258,7 +261,7 @@ def test_the_ranking_by_hand():
     assert set(entries) == dials | {("script:easy", None), ("script:picky", None)}
     assert [r["utility"] for r in ranking] == sorted((r["utility"] for r in ranking), reverse=True)
     for (agent, name), row in entries.items():
-        buyer, seller = CONFIGURATIONS.get(name, (None, None))
+        buyer, seller = KNOWN.get(name, (None, None))
         rho = {"buyer": buyer, "seller": seller}
         games = [g for g in rows(table, agent=agent) if g["rho_requested"] == rho[g["agent_seat"]]]
         assert row["n"] == len(games) == 48
@@ -277,11 +280,11 @@ def test_the_ranking_by_hand():
 
 
 def test_opponent_groups():
-    assert contestants.resolve_opponents("all") == contestants.resolve_opponents("scripts") == ["easy", "picky"]
+    assert opponents.resolve("all") == opponents.resolve("scripts") == ["easy", "picky"]
     assert [c.label for c in contestants.resolve_agents("scripts")] == ["script:easy", "script:picky"]
-    assert contestants.resolve_opponents("held_out,train,easy") == ["picky", "easy"]
-    assert contestants.resolve_opponents("family:taker") == ["easy", "picky"]
-    assert contestants.resolve_opponents("hidden_one") == ["hidden_one"]
+    assert opponents.resolve("held_out,train,easy") == ["picky", "easy"]
+    assert opponents.resolve("family:taker") == ["easy", "picky"]
+    assert opponents.resolve("hidden_one") == ["hidden_one"]
 
 
 def test_json_and_plugin(tmp_path, capsys):
@@ -383,3 +386,40 @@ def test_runs_as_a_file_and_as_a_module(tmp_path):
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "0/summary.json").read_bytes() == (tmp_path / "1/summary.json").read_bytes()
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
+    with locked(tmp_path / tournament.LOCK, "not here"), pytest.raises(InputError, match="another run plays into"):
+        tournament.run(
+            tournament.Settings("script:easy", opponents="easy", scenario="paper", games=2, out=tmp_path, quiet=True)
+        )
+    tournament.run(
+        tournament.Settings("script:easy", opponents="easy", scenario="paper", games=2, out=tmp_path, quiet=True)
+    )
+    assert not (tmp_path / tournament.LOCK).exists()
+
+
+def test_rho_without_a_dial_is_warned_of(tmp_path, capsys):
+    base = {"opponents": "easy", "scenario": "paper", "games": 2, "out": tmp_path}
+    tournament.run(tournament.Settings("script:easy", rho="0.5", **base))
+    assert "none of these has one" in capsys.readouterr().err
+    tournament.run(tournament.Settings("script:easy", **base))
+    assert capsys.readouterr().err == ""
+
+
+def test_labels_and_folders_may_hold_brackets(tmp_path):
+    out = tmp_path / "[" / "q]"
+    tournament.run(tournament.Settings("script:easy", opponents="easy", scenario="paper", games=2, out=out))
+    assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"), [("shuffled(0.5)", "permutes what an agent is asked for"), ("janus-nano(7)", "janus-nano")]
+)
+def test_opponents_that_name_their_rho_are_checked_as_others_are(spec, message):
+    with pytest.raises(InputError, match=message):
+        opponents.resolve(spec)
+
+
+def test_one_rho_has_one_name():
+    assert opponents.resolve("janus-nano(0.3),janus-nano(0.30)") == opponents.resolve("janus-nano", rho=[0.3])

@@ -5,6 +5,8 @@ Nothing in it depends on when or where it was played: a second run of the same p
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from bargain_env.files import replacing
 
 SCHEMA_VERSION = 1
 EPISODES = "episodes.parquet"
+GROUP_ROWS = 65_536
+"""Rows of a row group of the file."""
 
 SCHEMA = pa.schema(
     [
@@ -68,48 +72,69 @@ _ADDED = ("fallback_moves", "raw_turns", "raw_accepts", "raw_prices")
 
 
 def rho_text(rho: float) -> str:
-    """ρ in names and ids: two decimals, more where it has more; ``-`` for NaN."""
+    """ρ in names and ids: two decimals, all of them where it has more; ``-`` for NaN."""
     if np.isnan(rho):
         return "-"
     short = f"{rho:.2f}"
-    return short if float(short) == rho else f"{rho:.10f}".rstrip("0")
+    return short if float(short) == rho else repr(float(rho))
 
 
-def table(
-    played: Trajectories,
-    agent: str,
-    seat: Seat,
-    requested: NDArray[np.float64],
-    opponents: NDArray[np.object_],
-    splits: NDArray[np.object_],
-) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Who plays whom, and how: what the rows of a cell have in common.
+
+    Attributes:
+        agent: label.
+        seat: where the agent sits.
+        rho: requested ρ; NaN for an agent that takes none.
+        opponent: name.
+        split: of the opponent.
+    """
+
+    agent: str
+    seat: Seat
+    rho: float
+    opponent: str
+    split: str
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of its episodes begin with; the number of the scenario follows."""
+        return f"{self.agent}|{self.seat.label}|{rho_text(self.rho)}|{self.opponent}|"
+
+
+def table(played: Trajectories, cells: Sequence[Cell], which: NDArray[np.intp]) -> pa.Table:
     """Rows for B finished games.
 
     Args:
         played: the games.
-        agent: its label.
-        seat: where it sat.
-        requested: ``[B]`` ρ asked for, NaN where none was.
-        opponents: ``[B]`` names.
-        splits: ``[B]`` of the opponents.
+        cells: all at one seat.
+        which: ``[B]`` of them each game belongs to.
 
     Returns:
         ``[B]`` rows of `SCHEMA` in the order of ``played``.
     """
-    ids = [
-        f"{agent}|{seat.label}|{rho_text(rho)}|{opponent}|{scenario:09d}"
-        for rho, opponent, scenario in zip(requested.tolist(), opponents, played.scenarios.id.tolist(), strict=True)
-    ]
+    seat = cells[0].seat
+    scenarios, number = np.unique(played.scenarios.id, return_inverse=True)
     columns = {
-        "episode_id": ids,
-        "agent": [agent] * len(ids),
-        "agent_seat": [seat.label] * len(ids),
-        "rho_requested": _nullable(requested),
-        "opponent": opponents,
-        "opponent_split": splits,
+        "episode_id": pc.binary_join_element_wise(
+            _texts([cell.prefix for cell in cells], which), _texts([f"{i:09d}" for i in scenarios.tolist()], number), ""
+        ),
+        "agent": _texts([cell.agent for cell in cells], which),
+        "agent_seat": _texts([seat.label], np.zeros(len(which), dtype=np.intp)),
+        "rho_requested": _nullable(np.array([cell.rho for cell in cells])[which]),
+        "opponent": _texts([cell.opponent for cell in cells], which),
+        "opponent_split": _texts([cell.split for cell in cells], which),
         **_game_columns(played, seat),
     }
-    return pa.table([pa.array(columns[f.name], type=f.type) for f in SCHEMA], schema=SCHEMA)
+    arrays = [
+        column if isinstance(column := columns[f.name], pa.Array) else pa.array(column, type=f.type) for f in SCHEMA
+    ]
+    return pa.table(arrays, schema=SCHEMA)
+
+
+def _texts(words: Sequence[str], which: NDArray[np.intp]) -> pa.Array:
+    return pa.array(words, pa.string()).take(pa.array(which))
 
 
 def _game_columns(played: Trajectories, seat: Seat) -> dict[str, Any]:
@@ -119,7 +144,7 @@ def _game_columns(played: Trajectories, seat: Seat) -> dict[str, Any]:
     return {
         "scenario_id": games.id,
         "seed": games.seed,
-        "starter": np.array([s.label for s in Seat], dtype=object)[games.starter],
+        "starter": _texts([s.label for s in Seat], games.starter),
         "buyer_max": games.buyer_max,
         "seller_min": games.seller_min,
         "agreement": agreed,
@@ -128,7 +153,7 @@ def _game_columns(played: Trajectories, seat: Seat) -> dict[str, Any]:
         "utility": utility[:, seat],
         "opponent_utility": utility[:, seat.other],
         "turns": played.turns,
-        "outcome": np.where(agreed, "deal", "deadline").astype(object),
+        "outcome": _texts(["deadline", "deal"], agreed.astype(np.intp)),
         "invalid_moves": played.count(MoveKind.INVALID, seat),
         "guard_moves": played.guards(seat),
         "offers": offers,
@@ -165,6 +190,14 @@ def _raw(played: Trajectories, seat: Seat) -> tuple[pa.Array, pa.Array, pa.Array
     return tuple(pa.ListArray.from_arrays(offsets, column, mask=silent) for column in values)
 
 
+def by_cell(blocks: Sequence[pa.Table], cells: int) -> pa.Table:
+    """Blocks that follow each other, each with ``cells`` cells in the same order, as one table by cell, block, scenario."""
+    each = np.array([len(block) // cells for block in blocks])
+    cell = np.concatenate([np.repeat(np.arange(cells), n) for n in each])
+    whole = pa.concat_tables(blocks)
+    return whole if cells == 1 else whole.take(pa.array(np.argsort(cell, kind="stable"))).combine_chunks()
+
+
 def ordered(tables: list[pa.Table]) -> pa.Table:
     """All rows as one table, sorted by ``episode_id``."""
     whole = pa.concat_tables(tables)
@@ -175,12 +208,57 @@ def write(episodes: pa.Table, folder: Path) -> Path:
     """Write ``episodes.parquet`` into ``folder``, whole or not at all."""
     path = folder / EPISODES
     with replacing(path) as temporary:
-        pq.write_table(episodes, temporary, compression="zstd")
+        write_pieces([episodes], temporary)
     return path
 
 
+def write_pieces(pieces: Iterable[pa.Table], path: Path) -> None:
+    """Write rows as one Parquet file; its bytes do not depend on how they were cut into pieces.
+
+    Args:
+        pieces: of `SCHEMA`, sorted by ``episode_id`` within each and from one to the next.
+        path: file to write. No more of the rows than a row group, `GROUP_ROWS`, and a piece are in memory.
+
+    Raises:
+        RuntimeError: they are not sorted.
+    """
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        held, last = SCHEMA.empty_table(), ""
+        for piece in pieces:
+            if not len(piece):
+                continue
+            first, last, before = piece["episode_id"][0].as_py(), piece["episode_id"][-1].as_py(), last
+            if not before < first <= last:
+                raise RuntimeError(f"episodes are not sorted: {first!r} to {last!r} after {before!r}")
+            held = pa.concat_tables([held, piece])
+            while len(held) >= GROUP_ROWS:
+                _write_group(writer, held.slice(0, GROUP_ROWS))
+                held = held.slice(GROUP_ROWS)
+        if len(held) or not last:
+            _write_group(writer, held)
+
+
+def _write_group(writer: pq.ParquetWriter, rows: pa.Table) -> None:
+    """One row group from one chunk a column: pages are cut where chunks are."""
+    writer.write_table(pa.Table.from_batches([_one_batch(rows)]), row_group_size=GROUP_ROWS)
+
+
+def _one_batch(rows: pa.Table) -> pa.RecordBatch:
+    batches = rows.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=SCHEMA)
+
+
 def read(folder: Path) -> pa.Table:
-    """The episodes table of a tournament folder.
+    """The episodes table of a tournament folder, all of it in memory.
+
+    Raises:
+        InputError: it is missing, is not Parquet, or lacks columns.
+    """
+    return filled(pq.read_table(located(folder))).select(SCHEMA.names)
+
+
+def located(folder: Path) -> Path:
+    """The file of the episodes of a tournament folder.
 
     Raises:
         InputError: it is missing, is not Parquet, or lacks columns.
@@ -189,17 +267,16 @@ def read(folder: Path) -> pa.Table:
     if not path.is_file():
         raise InputError(f"no {EPISODES} in {folder}; give the --out folder of a finished tournament")
     try:
-        found = pq.read_table(path)
+        present = pq.read_schema(path).names
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} is not readable Parquet ({error}); run the tournament again") from error
-    found = _filled(found)
-    missing = [name for name in SCHEMA.names if name not in found.column_names]
+    missing = [name for name in SCHEMA.names if name not in present and name not in _ADDED]
     if missing:
         raise InputError(f"{path} lacks columns {', '.join(missing)}; run the tournament again with this version")
-    return found.select(SCHEMA.names)
+    return path
 
 
-def _filled(episodes: pa.Table) -> pa.Table:
+def filled(episodes: pa.Table) -> pa.Table:
     """``episodes`` with the columns that an earlier version did not write: nothing was told, nothing was a fallback."""
     for name in _ADDED:
         if name not in episodes.column_names:

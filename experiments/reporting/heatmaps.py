@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments.match.contestants import SCRIPT
 from experiments.match.results import rho_text
 
 from .charts import FAINT, INK, new_figure, short, style
@@ -19,43 +21,88 @@ Row = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 ABOVE, BELOW = "#d9541e", "#2b74c9"
+"""Orange and blue: told apart with any kind of colour vision."""
 ALL = "all opponents"
+MEASURES = {"rho_achieved": "achieved ρ", "agreement_rate": "agreement rate", "utility": "utility"}
 DENSE = 26
-"""Stacked tables with more columns than this have smaller squares."""
+"""Tables with more columns than this have smaller squares."""
 
 
-def dial_heatmap(summary: Row, agent: str, measure: str) -> Figure:
-    """ρ x opponent at both seats for one agent.
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of numbers, each with a tint.
+
+    Attributes:
+        title: of the table.
+        rows, columns: their names, ``[R]`` and ``[C]``, in full.
+        values: ``[R, C]``; NaN where there is none.
+        tints: ``[R, C]`` from -1 (blue) to 1 (orange).
+        breaks: numbers of the rows, and of the columns, before which there is a line.
+        corner: what the columns are.
+        starred: names that are drawn with a star.
+    """
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Floats
+    tints: Floats
+    breaks: tuple[Sequence[int], Sequence[int]] = ((), ())
+    corner: str = ""
+    starred: frozenset[str] = frozenset()
+
+    def label(self, name: str) -> str:
+        """A name as it is drawn."""
+        return f"{short(name)}{' *' if name in self.starred else ''}"
+
+    def text(self, i: int, j: int, digits: int) -> str:
+        """A number as it is written."""
+        value = self.values[i, j]
+        if np.isnan(value):
+            return "–"
+        number = f"{round(value, digits) + 0.0:.{digits}f}"
+        return number.replace("0.", ".", 1) if number.lstrip("-").startswith("0.") else number
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Every number as a row of data."""
+        for (i, j), value in np.ndenumerate(self.values):
+            number = None if np.isnan(value) else float(value)
+            yield {"table": self.title, "row": self.rows[i], "column": self.columns[j], "value": number}
+
+
+def dial_grids(summary: Row, agent: str, measure: str) -> list[Grid]:
+    """ρ x opponent for one agent, a grid for each seat.
 
     Args:
         summary: the document.
         agent: one that takes ρ.
-        measure: ``rho_achieved`` (tinted by its distance from the request), ``agreement_rate`` or ``utility``.
+        measure: of `MEASURES`; ``rho_achieved`` is tinted by its distance from the request.
     """
     cells = [c for c in summary["cells"] if c["agent"] == agent]
     totals = [{**c, "opponent": ALL} for c in summary["overall"] if c["agent"] == agent]
-    seats = [seat for seat in ("buyer", "seller") if any(c["agent_seat"] == seat for c in cells)]
+    known = summary.get("strategies", {})
     opponents = [*dict.fromkeys(c["opponent"] for c in cells), ALL]
-    grid = sorted({c["rho_requested"] for c in cells})
     values = {(c["agent_seat"], c["opponent"], c["rho_requested"]): c[measure] for c in [*cells, *totals]}
-    panels = {
-        f"as {seat}": np.array([[_number(values.get((seat, o, rho))) for rho in grid] for o in opponents])
-        for seat in seats
-    }
-    target = np.broadcast_to(np.array(grid), (len(opponents), len(grid)))
-    shade = _from_target(np.where(target >= 0, target, np.nan)) if measure == "rho_achieved" else _SHADES[measure]
-    return _draw(panels, opponents, [rho_text(rho) for rho in grid], shade, "requested ρ", rule=1)
+    found = []
+    for seat in _seats(cells):
+        grid = sorted({c["rho_requested"] for c in cells if c["agent_seat"] == seat})
+        numbers = np.array([[_number(values.get((seat, o, rho))) for rho in grid] for o in opponents])
+        target = np.where(np.array(grid) >= 0, grid, np.nan)
+        shade = _from_target(target) if measure == "rho_achieved" else _SHADES[measure]
+        columns, breaks = [rho_text(rho) for rho in grid], ([len(opponents) - 1], ())
+        title, stars = f"{MEASURES[measure]} as {seat}", _held_out(known)
+        found.append(Grid(title, opponents, columns, numbers, shade(numbers), breaks, "requested ρ", stars))
+    return found
 
 
-def payoff_heatmap(summary: Row, *, seats_together: bool = False) -> Figure:
+def payoff_grids(summary: Row, *, seats_together: bool = False) -> list[Grid]:
     """Agent x opponent utility of the agents that take no ρ; families side by side, held-out strategies with a star.
 
     Args:
         summary: the document.
-        seats_together: one panel, the mean of both seats, in place of a panel for each.
+        seats_together: one grid, the mean of both seats, in place of one for each.
     """
     rows = [c for c in summary["cells"] if c["rho_requested"] is None]
-    seats = [seat for seat in ("buyer", "seller") if any(c["agent_seat"] == seat for c in rows)]
     known = summary.get("strategies", {})
     opponents = _by_family(dict.fromkeys(c["opponent"] for c in rows), known)
     agents = _by_family(dict.fromkeys(c["agent"] for c in rows), known)
@@ -63,25 +110,24 @@ def payoff_heatmap(summary: Row, *, seats_together: bool = False) -> Figure:
     values = {(c["agent_seat"], c["agent"], c["opponent"]): c["utility"] for c in [*rows, *totals]}
     panels = {
         f"as {seat}": np.array([[_number(values.get((seat, a, o))) for o in [*opponents, ALL]] for a in agents])
-        for seat in seats
+        for seat in _seats(rows)
     }
     if seats_together:
-        panels = {f"mean of {' and '.join(seats)}": np.mean(list(panels.values()), axis=0)}
-    names = [[_starred(name, known) for name in group] for group in (agents, opponents)]
+        panels = {f"mean of {' and '.join(_seats(rows))}": np.mean(list(panels.values()), axis=0)}
+    names = [name.removeprefix(SCRIPT) for name in agents], [*opponents, ALL]
     families = [[_family(name, known) for name in group] for group in (agents, opponents)]
-    return _draw(
-        panels,
-        names[0],
-        [*names[1], ALL],
-        _SHADES["utility"],
-        "",
-        stacked=True,
-        breaks=(_breaks(families[0]), _breaks([*families[1], ALL])),
-    )
+    breaks = _breaks(families[0]), _breaks([*families[1], ALL])
+    shade = _SHADES["utility"]
+    stars = _held_out(known)
+    return [Grid(title, *names, v, shade(v), breaks, starred=stars) for title, v in panels.items()]
+
+
+def _seats(rows: Sequence[Row]) -> list[str]:
+    return [seat for seat in ("buyer", "seller") if any(row["agent_seat"] == seat for row in rows)]
 
 
 def _family(name: str, known: Row) -> str:
-    strategy = known.get(name.removeprefix("script:"))
+    strategy = known.get(name.removeprefix(SCRIPT))
     return str(strategy["family"]) if strategy else ""
 
 
@@ -92,14 +138,11 @@ def _by_family(names: Iterable[str], known: Row) -> list[str]:
     for name, i in places.items():
         first.setdefault(_family(name, known), i)
     last = len(places)
-    return sorted(
-        names, key=lambda n: (first.get(_family(n, known), last), places.get(n.removeprefix("script:"), last))
-    )
+    return sorted(names, key=lambda n: (first.get(_family(n, known), last), places.get(n.removeprefix(SCRIPT), last)))
 
 
-def _starred(name: str, known: Row) -> str:
-    name = name.removeprefix("script:")
-    return f"{short(name)}{' *' if known.get(name, {}).get('split') == 'held_out' else ''}"
+def _held_out(known: Row) -> frozenset[str]:
+    return frozenset(name for name, about in known.items() if about["split"] == "held_out")
 
 
 def _breaks(families: Sequence[str]) -> list[int]:
@@ -125,65 +168,53 @@ _SHADES: dict[str, Shade] = {
 }
 
 
-def _draw(
-    panels: Mapping[str, Floats],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    shade: Shade,
-    xlabel: str,
-    *,
-    rule: int = 0,
-    stacked: bool = False,
-    breaks: tuple[Sequence[int], Sequence[int]] = ((), ()),
-) -> Figure:
-    """Panels beside each other, or ``stacked`` where columns need room for names; a line sets the last ``rule`` rows apart,
-    thin ones are drawn before the rows and columns in ``breaks``. Large ``stacked`` tables are in hundredths.
-    """
-    dense = stacked and len(columns) > DENSE
+def heatmap(grids: Sequence[Grid]) -> Figure:
+    """Grids as a picture: side by side, or one above the other where their columns need room for names."""
+    stacked = max(map(len, grids[0].columns)) > 6
+    dense = len(grids[0].columns) > DENSE
     with style():
-        across, down = (1, len(panels)) if stacked else (len(panels), 1)
+        across, down = (1, len(grids)) if stacked else (len(grids), 1)
         column, row = (0.26, 0.19) if dense else (0.40 if stacked else 0.42, 0.25)
-        width = 1.9 + across * max(2.2, column * len(columns))
-        height = 0.9 + down * (row * len(rows) + (1.5 if stacked else 0.3))
+        rows, columns = len(grids[0].rows), max(len(grid.columns) for grid in grids)
+        width = 1.9 + across * max(2.2, column * columns)
+        height = 0.9 + down * (row * rows + (1.5 if stacked else 0.3))
         figure = new_figure(width, height)
-        grid = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
-        for axes, (title, values) in zip(grid, panels.items(), strict=True):
-            _panel(axes, values, shade(values), dense)
-            axes.set_title(title)
-            axes.set_xticks(
-                np.arange(len(columns)) + 0.5,
-                columns,
-                rotation=(90 if dense else 55) if stacked else 0,
-                fontsize=7 if dense else 8,
-            )
-            if stacked:
-                for label in axes.get_xticklabels():
-                    label.set(ha="right", va="center" if dense else "baseline", rotation_mode="anchor")
-            else:
-                axes.set_xlabel(xlabel)
-            axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=7 if dense else 8.5)
-            for draw, places in zip((axes.axhline, axes.axvline), breaks, strict=True):
-                for place in places:
-                    draw(place, color=INK, linewidth=0.6)
-            if rule:
-                axes.axhline(len(rows) - rule, color=INK, linewidth=0.8)
+        for axes, grid in zip(figure.subplots(down, across, sharey=True, squeeze=False).ravel(), grids, strict=True):
+            _panel(axes, grid, dense)
+            _names(axes, grid, stacked, dense)
         return figure
 
 
-def _panel(axes: Axes, values: Floats, tint: Floats, dense: bool) -> None:
+def _names(axes: Axes, grid: Grid, stacked: bool, dense: bool) -> None:
+    axes.set_title(grid.title)
+    places = np.arange(len(grid.columns)) + 0.5
+    columns = [grid.label(name) for name in grid.columns]
+    axes.set_xticks(places, columns, rotation=(90 if dense else 55) if stacked else 0, fontsize=7 if dense else 8)
+    if stacked:
+        for label in axes.get_xticklabels():
+            label.set(ha="right", va="center" if dense else "baseline", rotation_mode="anchor")
+    axes.set_xlabel(grid.corner)
+    axes.set_yticks(
+        np.arange(len(grid.rows)) + 0.5, [grid.label(name) for name in grid.rows], fontsize=7 if dense else 8.5
+    )
+
+
+def _panel(axes: Axes, grid: Grid, dense: bool) -> None:
+    tint = grid.tints
     colours = np.zeros((*tint.shape, 4))
     colours[..., :3] = np.where((tint > 0)[..., None], to_rgb(ABOVE), to_rgb(BELOW))
     colours[..., 3] = 0.68 * np.abs(np.nan_to_num(tint))
-    x, y = np.arange(values.shape[1] + 1), np.arange(values.shape[0] + 1)
-    axes.pcolormesh(x, y, colours, edgecolors="none")
-    for (row, column), value in np.ndenumerate(values):
+    height, width = tint.shape
+    axes.pcolormesh(np.arange(width + 1), np.arange(height + 1), colours, edgecolors="none")
+    for (i, j), value in np.ndenumerate(grid.values):
         missing = bool(np.isnan(value))
-        text = "–" if missing else f"{100 * value:.0f}" if dense else f"{value:.2f}".replace("0.", ".", 1)
-        colour = FAINT if missing else INK
-        axes.text(
-            column + 0.5, row + 0.52, text, ha="center", va="center", fontsize=6.5 if dense else 7.5, color=colour
-        )
-    axes.set(xlim=(0, values.shape[1]), ylim=(values.shape[0], 0))
+        text = f"{100 * value:.0f}" if dense and not missing else grid.text(i, j, 2)
+        size, colour = 6.5 if dense else 7.5, FAINT if missing else INK
+        axes.text(j + 0.5, i + 0.52, text, ha="center", va="center", fontsize=size, color=colour)
+    axes.set(xlim=(0, width), ylim=(height, 0))
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    for draw, breaks in zip((axes.axhline, axes.axvline), grid.breaks, strict=True):
+        for place in breaks:
+            draw(place, color=INK, linewidth=0.6)

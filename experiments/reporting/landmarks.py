@@ -18,7 +18,7 @@ from agents.scripted import CATALOGUE
 from agents.text.spec import TEXT
 from bargain_env import Scenarios, Seat, settlement, theory
 from bargain_env.errors import InputError
-from experiments.match import contestants
+from experiments.match import contestants, opponents
 from experiments.match.arena import Plan, run_tournament
 from experiments.match.contestants import Contestant
 from experiments.match.results import rho_text
@@ -54,7 +54,8 @@ def landmarks(plan: Plan) -> dict[str, Any]:
 def absent_scripts(plan: Plan, players: Sequence[Contestant]) -> dict[str, Any]:
     """What the scripts of the zoo that are no agents of the tournament would have earned in it: they are played here.
 
-    Nothing is played where an opponent is a chat model: each of its answers may be paid for, and nobody asked for these.
+    Nothing is played where an opponent is a chat model or a Janus: each of their answers has its price, and nobody asked
+    for these.
 
     Returns:
         ``games``: how many scenarios that were, the first ones; ``rows``: see `experiments.reporting.ranking.ranking`.
@@ -62,10 +63,10 @@ def absent_scripts(plan: Plan, players: Sequence[Contestant]) -> dict[str, Any]:
     present = {player.label for player in players}
     team = [contestants.script(name) for name in shipped() if f"{contestants.SCRIPT}{name}" not in present]
     few = replace(plan, games=min(plan.games, GAMES))
-    if not team or any(name.startswith(TEXT) for name in plan.opponents):
+    if not team or any(name.startswith(TEXT) or opponents.at_rho(name) for name in plan.opponents):
         return {"games": few.games, "rows": []}
     settings = {"agents": [member.label for member in team], "opponents": list(plan.opponents), "seed": plan.seed}
-    return {"games": few.games, "rows": summary.summarise(run_tournament(team, few), settings)["ranking"]}
+    return {"games": few.games, "rows": summary.ranked(run_tournament(team, few), settings)}
 
 
 def shipped() -> list[str]:
@@ -79,8 +80,7 @@ def strategies(plan: Plan, players: Sequence[Contestant]) -> dict[str, dict[str,
     wanted = {*plan.opponents, *shipped(), *(p.label.removeprefix(contestants.SCRIPT) for p in players if p.scripted)}
     known = agents.list_strategies()
     names = [name for name in known if name in wanted] + sorted(wanted.difference(known))
-    known_of = {name: agents.describe(name) for name in names}
-    return {name: {k: getattr(info, k) for k in ("family", "split", "cheating")} for name, info in known_of.items()}
+    return {name: opponents.about(name) for name in names}
 
 
 def _cooperative(games: Scenarios) -> dict[str, float | None]:
@@ -107,7 +107,7 @@ def _subgame_perfect(games: Scenarios) -> dict[str, float | None]:
 
 def _best_response(plan: Plan, name: str, seat: Seat, games: Scenarios) -> dict[str, Any]:
     row: dict[str, Any] = {"opponent": name, "agent_seat": seat.label, "utility": None, "reason": None}
-    if agents.describe(name).uses_history:
+    if opponents.at_rho(name) or agents.describe(name).uses_history:
         return row | {"reason": USES_PAST}
     opponent = agents.make_for(plan.preset, name)
     try:
@@ -119,16 +119,18 @@ def _best_response(plan: Plan, name: str, seat: Seat, games: Scenarios) -> dict[
 
 def table(found: Document) -> tuple[list[str], list[list[str]]]:
     """Head and rows for a page: against each opponent the best possible, the best reached by an agent under test (and by
-    whom, or at which ρ), and how far that is.
+    whom, or at which ρ), and, where both are of the same scenarios, how far that is.
     """
     seats = found["settings"]["seats"]
     best = {(r["opponent"], r["agent_seat"]): r["utility"] for r in found["landmarks"]["best_response"]["rows"]}
-    head = ["opponent", *(f"as {seat}: {what}" for seat in seats for what in ("best possible", "reached", "short by"))]
+    same = found["landmarks"]["best_response"]["games"] >= found["settings"]["games"]
+    kinds = ("best possible", "reached", "short by")[: 3 if same else 2]
+    head = ["opponent", *(f"as {seat}: {what}" for seat in seats for what in kinds)]
     rows = []
     for name in dict.fromkeys(opponent for opponent, _ in best):
         pairs = [(best.get((name, seat)), _reached(found, name, seat)) for seat in seats]
         if any(possible is not None for possible, _ in pairs):
-            rows.append([name, *(text for possible, cell in pairs for text in _cells(possible, cell))])
+            rows.append([name, *(text for pair in pairs for text in list(_cells(*pair))[: len(kinds)])])
     return head, rows
 
 

@@ -1,70 +1,34 @@
-"""What is measured of a group of episodes: rates, means over all games and over deals, and their intervals."""
+"""What is measured of a group of episodes: rates, means over all games and over deals, and their intervals.
+
+Three measures speak of what the two sides make of a game together. *Surplus share*: the agent's part of the surplus that a
+deal realises, over deals with a ZOPA. *Efficiency*: how much of the surplus that was there the two sides took home, over
+games with a ZOPA, 0 at an impasse; without discounting it is the agreement rate of these games. *Nash distance*: how far
+a deal is from the Nash solution of two risk-neutral sides, in widths of the ZOPA (`bargain_env.theory.nash`).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from bargain_env import theory
+
 from . import statistics
+from .columns import Columns, Index, groups_of
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 Sums = dict[str, Floats]
-"""``[scenarios, groups]`` sums of each quantity of `Columns`."""
-COUNTED = ("invalid_moves", "guard_moves", "fallback_moves")
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What the summary reads of N episodes; every array is ``[N]``.
-
-    Attributes:
-        keys: agent, agent_seat, rho_requested (None where null) and opponent of each row.
-        scenario: index of its scenario among those played, from 0.
-        scenarios: how many there are.
-        sums: what is added up within a group, by name.
-    """
-
-    keys: dict[str, list[Any]]
-    scenario: NDArray[np.intp]
-    scenarios: int
-    sums: dict[str, Floats]
-
-    @classmethod
-    def of(cls, episodes: pa.Table) -> Columns:
-        """Read them."""
-        raw = {name: episodes[name].to_numpy() for name in ("utility", "opponent_utility", "turns", "agreement")}
-        deal = raw["agreement"].astype(np.float64)
-        rho = episodes["rho_achieved"].to_numpy().astype(np.float64)
-        starts = np.array(episodes["starter"].to_pylist()) == np.array(episodes["agent_seat"].to_pylist())
-        invalid, guard, fallback = (episodes[name].to_numpy().astype(np.float64) for name in COUNTED)
-        ids, scenario = np.unique(episodes["scenario_id"].to_numpy(), return_inverse=True)
-        sums = {
-            "n": np.ones(len(deal)),
-            "agreements": deal,
-            "utility": raw["utility"],
-            "utility_deals": raw["utility"] * deal,
-            "opponent_utility": raw["opponent_utility"],
-            "settled": (~np.isnan(rho)).astype(np.float64),
-            "rho": np.nan_to_num(rho),
-            "rho_squared": np.nan_to_num(rho) ** 2,
-            "turns": raw["turns"].astype(np.float64),
-            "moves": ((raw["turns"] + starts) // 2).astype(np.float64),
-            "invalid_moves": invalid,
-            "invalid_games": (invalid > 0).astype(np.float64),
-            "guard_moves": guard,
-            "guard_games": (guard > 0).astype(np.float64),
-            "fallback_moves": fallback,
-        }
-        keys = {k: episodes[k].to_pylist() for k in ("agent", "agent_seat", "rho_requested", "opponent")}
-        return cls(keys, scenario, len(ids), sums)
+"""Sums of each quantity by group: ``[clusters, groups]`` of those in `CLUSTERED`, ``[1, groups]`` of the others."""
+CLUSTERED = ("n", "agreements", "utility", "settled", "rho")
+NASH_RHO = float(theory.nash(1.0, 0.0))
+"""Where the Nash solution settles, as ρ: the same in every game."""
+_GATHERED = 1_000_000
+"""Games that are looked at together; it bounds the memory of a summary."""
 
 
 def grouped(columns: Columns, by: Sequence[str], settings: Mapping[str, Any], *, clustered: bool) -> list[Row]:
@@ -72,68 +36,116 @@ def grouped(columns: Columns, by: Sequence[str], settings: Mapping[str, Any], *,
 
     Args:
         columns: the episodes.
-        by: key columns.
+        by: attributes of `Cell`.
         settings: see `experiments.reporting.summary.summarise`.
         clustered: see `measured`.
     """
-    keys, sums = tallied(columns, by, settings)
-    found = measured(sums, int(settings.get("seed", 0)), clustered=clustered)
-    return [dict(zip(by, key, strict=True)) | {k: v[i] for k, v in found.items()} for i, key in enumerate(keys)]
+    keys, groups = grouping(columns, by, settings)
+    found: list[Row] = []
+    for first, last in _pieces(groups, len(columns.scenarios)):
+        figures = measured(tally(columns, groups[first:last]), int(settings.get("seed", 0)), clustered=clustered)
+        for i, key in enumerate(keys[first:last]):
+            found.append(dict(zip(by, key, strict=True)) | {name: column[i] for name, column in figures.items()})
+    return found
+
+
+def _pieces(groups: Sequence[Index], scenarios: int) -> Iterator[tuple[int, int]]:
+    """Ranges of groups of about `_GATHERED` games, one group at least."""
+    first, games = 0, 0
+    for i, group in enumerate(groups):
+        size = len(group) * scenarios
+        if i > first and games + size > _GATHERED:
+            yield first, i
+            first, games = i, 0
+        games += size
+    if first < len(groups):
+        yield first, len(groups)
 
 
 def tallied(columns: Columns, by: Sequence[str], settings: Mapping[str, Any]) -> tuple[list[Key], Sums]:
     """The groups of episodes that agree in ``by``, in the order of the settings, and what happened in each."""
-    keys = list(zip(*(columns.keys[k] for k in by), strict=True))
-    order = {key: i for i, key in enumerate(sorted(set(keys), key=lambda key: _place(by, key, settings)))}
-    group = np.array([order[key] for key in keys], dtype=np.intp)
-    return list(order), {name: by_scenario(columns, group, len(order), name) for name in columns.sums}
+    keys, groups = grouping(columns, by, settings)
+    return keys, tally(columns, groups)
 
 
-def by_scenario(columns: Columns, group: NDArray[np.intp], groups: int, name: str) -> Floats:
-    """``[scenarios, groups]`` sums of one quantity."""
-    flat = columns.scenario * groups + group
-    length = columns.scenarios * groups
-    sums: Floats = np.bincount(flat, weights=columns.sums[name], minlength=length).astype(np.float64)
-    return sums.reshape(columns.scenarios, groups)
+def grouping(columns: Columns, by: Sequence[str], settings: Mapping[str, Any]) -> tuple[list[Key], list[Index]]:
+    """The groups of cells that agree in ``by``, in the order of the settings: their keys, and which cells they are."""
+    found = groups_of([tuple(getattr(cell, name) for name in by) for cell in columns.cells])
+    known = {"agent": settings.get("agents", []), "opponent": settings.get("opponents", [])}
+    places = {name: {value: i for i, value in enumerate(known.get(name, []))} for name in by}
+
+    def place(key: Key) -> Key:
+        given = zip(by, key, strict=True)
+        return tuple((places[k].get(v, len(places[k])), -np.inf if v is None else v) for k, v in given)
+
+    keys = sorted(found, key=place)
+    return keys, [found[key] for key in keys]
+
+
+def tally(columns: Columns, groups: Sequence[Index]) -> Sums:
+    """What happened in each group of cells; a cell may be in several."""
+    parts = [_tally(columns, groups[first:last]) for first, last in _pieces(groups, len(columns.scenarios))]
+    return {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+
+
+def _tally(columns: Columns, groups: Sequence[Index]) -> Sums:
+    cells = np.concatenate(groups)
+    starts = np.cumsum([0, *map(len, groups)])[:-1]
+
+    def per_cluster(values: NDArray[Any]) -> Floats:
+        found: Floats = columns.pooled(np.add.reduceat(values, starts, axis=0, dtype=np.float64)).T
+        return found
+
+    def per_group(values: Floats) -> Floats:
+        return np.add.reduceat(values, starts)[None, :]
+
+    utility, rho = columns.utility[cells], columns.rho[cells]
+    settled, played = ~np.isnan(rho), ~np.isnan(utility)
+    utility, rho = np.nan_to_num(utility), np.nan_to_num(rho)
+    other = np.nan_to_num(columns.opponent_utility[cells])
+    agreed = columns.agreement[cells]
+    buyer = np.array([columns.cells[i].agent_seat == "buyer" for i in cells])[:, None]
+    own = np.where(buyer, 1.0 - rho, rho)
+    sums = {
+        "n": per_cluster(played),
+        "agreements": per_cluster(agreed),
+        "utility": per_cluster(utility),
+        "settled": per_cluster(settled),
+        "rho": per_cluster(rho),
+        "utility_deals": per_group((utility * agreed).sum(axis=1)),
+        "opponent_utility": per_group(other.sum(axis=1)),
+        "rho_squared": per_group((rho**2).sum(axis=1)),
+        "own_share": per_group((own * settled).sum(axis=1)),
+        "realised": per_group(((utility + other) * settled).sum(axis=1)),
+        "from_nash": per_group((np.abs(rho - NASH_RHO) * settled).sum(axis=1)),
+    }
+    return sums | {name: per_group(values[cells]) for name, values in columns.totals.items()}
 
 
 def measured(sums: Sums, seed: int, *, clustered: bool) -> dict[str, Any]:
     """Every measure, ``[groups]``, in the order of the columns of ``summary.csv``; intervals as ``…_low``, ``…_high``.
 
     Args:
-        sums: ``[scenarios, groups]`` by name, as `tallied` gives them.
+        sums: by name, as `tally` gives them.
         seed: for the resampling of scenarios.
-        clustered: whether a group holds several games of one scenario: then the agreement rate's interval resamples
-            scenarios too, otherwise it is Wilson's.
+        clustered: whether a group holds several games of one scenario: then the agreement rate's interval allows for
+            what they share, otherwise it is Wilson's.
     """
     totals = {name: values.sum(axis=0) for name, values in sums.items()}
-    return _measures(totals, _intervals(sums, seed, clustered))
+    return _measures(totals, _intervals(sums, totals, seed, clustered))
 
 
-def _place(by: Sequence[str], key: Key, settings: Mapping[str, Any]) -> Key:
-    place: list[Any] = []
-    for name, value in zip(by, key, strict=True):
-        known = list(settings.get({"agent": "agents", "opponent": "opponents"}.get(name, ""), []))
-        place.append((known.index(value) if value in known else len(known), -math.inf if value is None else value))
-    return tuple(place)
-
-
-def _intervals(s: Sums, seed: int, clustered: bool) -> dict[str, tuple[Floats, Floats]]:
+def _intervals(s: Sums, t: Mapping[str, Floats], seed: int, clustered: bool) -> dict[str, tuple[Floats, Floats]]:
     """Bounds, each ``[groups]``, by the name of the measure that they belong to."""
-    found = {
+    rates = statistics.rate_intervals(s["agreements"], s["n"]) if clustered else None
+    return {
         "utility": statistics.ratio_intervals(s["utility"], s["n"], seed=seed),
         "rho_achieved": statistics.ratio_intervals(s["rho"], s["settled"], seed=seed),
+        "agreement_rate": rates or statistics.wilson_intervals(t["agreements"], t["n"]),
     }
-    if clustered:
-        found["agreement_rate"] = statistics.ratio_intervals(s["agreements"], s["n"], seed=seed)
-    else:
-        pairs = zip(s["agreements"].sum(axis=0), s["n"].sum(axis=0), strict=True)
-        bounds = np.array([statistics.wilson_interval(int(k), int(n)) for k, n in pairs]).reshape(-1, 2)
-        found["agreement_rate"] = (bounds[:, 0], bounds[:, 1])
-    return found
 
 
-def _measures(t: dict[str, Floats], intervals: dict[str, tuple[Floats, Floats]]) -> dict[str, Any]:
+def _measures(t: Mapping[str, Floats], intervals: dict[str, tuple[Floats, Floats]]) -> dict[str, Any]:
     """Every measure of every group from its totals; the order is that of the columns of ``summary.csv``."""
     ratio = statistics.safe_ratio
     rho = ratio(t["rho"], t["settled"])
@@ -153,6 +165,9 @@ def _measures(t: dict[str, Floats], intervals: dict[str, tuple[Floats, Floats]])
         "guard_rate": ratio(t["guard_moves"], t["moves"]),
         "guard_games_rate": ratio(t["guard_games"], t["n"]),
         "fallback_rate": ratio(t["fallback_moves"], t["moves"]),
+        "surplus_share": ratio(t["own_share"], t["settled"]),
+        "efficiency": ratio(t["realised"], t["zopa"]),
+        "nash_distance": ratio(t["from_nash"], t["settled"]),
     }
     out: dict[str, Any] = {}
     for name, column in values.items():

@@ -1,55 +1,70 @@
-"""The frame of a report: one HTML file with its style inside, light or dark as the reader's system is, no network."""
+"""The frame of a report: one HTML file with its style and its script inside, light or dark as the reader's system is.
+
+Nothing is fetched: the page forbids it to itself (its Content-Security-Policy allows what it holds and nothing else).
+"""
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Iterable, Sequence
+from importlib import resources
 
-_CSS = """
-:root { color-scheme: light dark; --ink: #1f2430; --faint: #a9afb9; --paper: #fbfbf9; --card: #ffffff; --line: #e3e4e8;
-  --buyer: #2f7ed8; --seller: #e07b1f; --soft: #5d6472; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ee; --faint: #767d8b; --paper: #14171d; --card: #1b1f27;
-  --line: #2d323d; --soft: #a2a9b7; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 2.2rem 1.4rem 4rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .4rem; } h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
-h4 { font-size: .95rem; margin: 0 0 .1rem; } p { margin: .3rem 0 .8rem; max-width: 78ch; }
-.note, figcaption { color: var(--soft); font-size: .88rem; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .8rem; margin: 1.2rem 0; }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .75rem .95rem; }
-.tile b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; line-height: 1.25; }
-.tile span { color: var(--soft); font-size: .82rem; }
-figure { margin: .6rem 0 1.2rem; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 1rem; overflow-x: auto; }
-figure > svg { width: 100%; height: auto; display: block; margin: 0 auto; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .26rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--soft); font-weight: 600; } th.name, td.name { text-align: left; }
-.games { display: grid; grid-template-columns: repeat(auto-fit, minmax(255px, 1fr)); gap: .8rem; }
-.game { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .8rem .95rem;
-  font-size: .88rem; }
-.game p { margin: .1rem 0 .4rem; } .game ol { margin: .3rem 0; padding-left: 1.8rem; }
-.offers { width: 100%; height: auto; } .offers polyline { fill: none; stroke-width: 1.6; }
-.offers .limit { stroke-dasharray: 4 4; stroke-width: 1; opacity: .7; }
-.offers .buyer { stroke: var(--buyer); } .offers .seller { stroke: var(--seller); }
-.offers circle.buyer { fill: var(--buyer); } .offers circle.seller { fill: var(--seller); }
-.offers .deal { fill: none; stroke: var(--ink); stroke-width: 1.8; }
-.key b { font-weight: 600; } .key .b { color: var(--buyer); } .key .s { color: var(--seller); }
-details > summary { cursor: pointer; color: var(--soft); } dl { display: grid; grid-template-columns: max-content 1fr;
-  gap: .15rem 1rem; font-size: .88rem; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-"""
+from .heatmaps import ABOVE, BELOW, Grid
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+_SHADES = 9
+"""Steps of a tint on a page, each a class."""
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """The whole file."""
+def page(title: str, body: Iterable[str], nav: Iterable[tuple[str, str]] = ()) -> str:
+    """The whole file.
+
+    Args:
+        title: of the window.
+        body: elements, in order.
+        nav: links to its parts, each ``(anchor, name)``; they stand behind the first element.
+    """
+    links = "".join(f'<a href="#{anchor}">{html.escape(name)}</a>' for anchor, name in nav)
+    parts = list(body)
+    if links:
+        parts.insert(1, f"<nav>{links}</nav>")
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head>\n'
-        f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n"
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<title>{html.escape(title)}</title>"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>\n{asset('report.css')}{_shades()}</style></head>\n"
+        f"<body><main>\n{chr(10).join(parts)}\n</main></body></html>\n"
     )
+
+
+@functools.cache
+def asset(name: str) -> str:
+    """A file that is put into pages as it is."""
+    return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _shades() -> str:
+    """One class for each tint, above and below."""
+    lines = []
+    for letter, colour in (("a", ABOVE), ("b", BELOW)):
+        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        for step in range(1, _SHADES + 1):
+            lines.append(
+                f".{letter}{step} {{ background: rgba({red}, {green}, {blue}, {0.68 * step / _SHADES:.2f}); }}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def heading(anchor: str, text: str) -> str:
+    """The title of a part, to which the links at the top lead."""
+    return f'<h2 id="{anchor}">{html.escape(text)}</h2>'
+
+
+def note(text: str) -> str:
+    """A remark in small print."""
+    return f'<p class="note">{html.escape(text)}</p>'
 
 
 def tiles(figures: Iterable[tuple[str, str]]) -> str:
@@ -70,11 +85,37 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) ->
     """A table; its first ``names`` columns are text, the others numbers."""
 
     def line(cells: Sequence[str], tag: str) -> str:
-        looks = ['class="name"' if i < names else "" for i in range(len(cells))]
-        return "".join(f"<{tag} {look}>{html.escape(c)}</{tag}>" for c, look in zip(cells, looks, strict=True))
+        looks = [' class="name"' if i < names else "" for i in range(len(cells))]
+        return "".join(f"<{tag}{look}>{html.escape(c)}</{tag}>" for c, look in zip(cells, looks, strict=True))
 
     body = "".join(f"<tr>{line(row, 'td')}</tr>\n" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{line(head, "th")}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def heat(grid: Grid) -> str:
+    """A table with tints: it scrolls under its row names on a small screen, and each square says in full what it is."""
+    upright = ' class="upright"' if max(map(len, grid.columns)) > 6 else ""
+    head = "".join(
+        f'<th{upright} title="{html.escape(name)}">{html.escape(grid.label(name))}</th>' for name in grid.columns
+    )
+    lines = []
+    for i, name in enumerate(grid.rows):
+        apart = ' class="apart"' if i in grid.breaks[0] else ""
+        squares = "".join(_square(grid, i, j) for j in range(len(grid.columns)))
+        label = html.escape(grid.label(name))
+        lines.append(f'<tr{apart}><th title="{html.escape(name)}">{label}</th>{squares}</tr>\n')
+    return (
+        f'<div class="scroll"><table class="heat"><caption>{html.escape(grid.title)}</caption>'
+        f"<thead><tr><th>{html.escape(grid.corner)}</th>{head}</tr></thead><tbody>\n{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _square(grid: Grid, i: int, j: int) -> str:
+    tint = grid.tints[i, j]
+    step = 0 if tint != tint else round(abs(tint) * _SHADES)  # NaN: nothing to show
+    look = f' class="{"a" if tint > 0 else "b"}{step}"' if step else ""
+    full = f"{grid.rows[i]}, {grid.columns[j]}: {grid.text(i, j, 3)}"
+    return f'<td{look} title="{html.escape(full)}">{grid.text(i, j, 2)}</td>'
 
 
 def folded(summary: str, body: str) -> str:

@@ -6,22 +6,25 @@ read: the best script is the landmark that a dial has to beat.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import agents
 from bargain_env.errors import InputError
+from experiments.match.configs import KNOWN
 from experiments.match.contestants import SCRIPT
 from experiments.match.results import rho_text
 
-from .measures import Columns, Key, Row, measured, tallied
+from .columns import Columns, Index
+from .duels import Entry
+from .measures import Key, Row, grouping, measured, tally
 
-CONFIGURATIONS = {"standard": (0.2, 0.8), "extreme": (0.0, 1.0), "flipped": (0.8, 0.2), "neutral": (0.5, 0.5)}
-"""Named settings of the dial: requested ρ as buyer and as seller. Low ρ is a low price, so ``standard`` bargains for
-itself from either seat and ``flipped`` against itself."""
-
+Asked = tuple[float | None, float | None]
+"""Requests as buyer and as seller."""
+AT = "ρ "
+"""What the configuration of a dial that was asked for the same at all seats begins with."""
 SEAT_FIGURES = ("rho_requested", "utility", "utility_deals", "agreement_rate", "rho_achieved")
 _FIGURES = (
     "n",
@@ -30,12 +33,18 @@ _FIGURES = (
 )
 
 
-def configurations(overall: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    """`CONFIGURATIONS` that the grid holds: agent -> name -> seat -> row of ``overall``, and the mean over ``both``."""
+def named(settings: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Settings of the dial by name: those that the tournament was given as ``configurations``, else the published ones."""
+    given = settings.get("configurations")
+    return {name: (float(buyer), float(seller)) for name, (buyer, seller) in (given or KNOWN).items()}
+
+
+def configurations(overall: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, dict[str, Row]]:
+    """Those `named` that the grid holds: agent -> name -> seat -> row of ``overall``, and the mean over ``both``."""
     at = {(row["agent"], row["agent_seat"], row["rho_requested"]): row for row in overall}
     found: dict[str, dict[str, Row]] = {}
     for agent in dict.fromkeys(row["agent"] for row in overall):
-        for name, (buyer, seller) in CONFIGURATIONS.items():
+        for name, (buyer, seller) in named(settings).items():
             seats = {"buyer": at.get((agent, "buyer", buyer)), "seller": at.get((agent, "seller", seller))}
             rows = {seat: _without_keys(row) for seat, row in seats.items() if row is not None}
             if len(rows) == 2:
@@ -48,48 +57,73 @@ def _without_keys(row: Row) -> Row:
     return {k: v for k, v in row.items() if k not in ("agent", "agent_seat")}
 
 
-def ranking(columns: Columns, overall: Sequence[Row], settings: Mapping[str, Any]) -> list[Row]:
-    """Everybody's utility over all seats, opponents and scenarios, the best first; controls are left out, and so is who is
-    told both limits.
+def entries(columns: Columns, settings: Mapping[str, Any]) -> list[Entry]:
+    """Who is ranked, in the order of the settings: everybody who played all seats that were played, without controls and
+    without who is told both limits.
 
-    An agent that takes ρ is there once for each of its `CONFIGURATIONS` that the grid holds.
+    An agent that takes ρ is there once for each of its configurations (see `named`) that the grid holds; without any, once
+    for each ρ in [0, 1] that it was asked for at all seats, as the configuration ``ρ 0.30``.
+    """
+    keys, groups = grouping(columns, ("agent", "agent_seat", "rho_requested"), settings)
+    at = dict(zip(keys, groups, strict=True))
+    seats = [seat for seat in ("buyer", "seller") if any(s == seat for _, s, _ in keys)]
+    found = []
+    for agent in dict.fromkeys(agent for agent, _, _ in keys):
+        if agent in settings.get("controls", []) or _cheats(agent):
+            continue
+        wanted: dict[str | None, Asked] = {None: (None, None)}
+        wanted.update(named(settings))
+        mine = _entries(agent, seats, at, wanted)
+        if not mine:
+            asked = dict.fromkeys(rho for who, _, rho in keys if who == agent and rho is not None and rho >= 0)
+            mine = _entries(agent, seats, at, {f"{AT}{rho_text(rho)}": (rho, rho) for rho in asked})
+        found += mine
+    return found
+
+
+def _entries(
+    agent: str,
+    seats: Sequence[str],
+    at: Mapping[Key, Index],
+    wanted: Mapping[str | None, Asked],
+) -> list[Entry]:
+    """Those of the ``wanted`` configurations that ``agent`` played at all seats."""
+    found = []
+    for name, (buyer, seller) in wanted.items():
+        requests = {seat: {"buyer": buyer, "seller": seller}[seat] for seat in seats}
+        cells = [at.get((agent, seat, rho)) for seat, rho in requests.items()]
+        played = [some for some in cells if some is not None]
+        if len(played) == len(seats):
+            found.append(Entry(agent, name, requests, np.concatenate(played)))
+    return found
+
+
+def ranking(
+    columns: Columns, ranked: Sequence[Entry], overall: Sequence[Row], settings: Mapping[str, Any]
+) -> list[Row]:
+    """Utility of all `entries` over all seats, opponents and scenarios, the best first.
 
     Args:
         columns: the episodes.
-        overall: their rows by agent, seat and ρ, for the figures of each seat.
+        ranked: see `entries`.
+        overall: the rows of ``columns`` by agent, seat and ρ, for the figures of each seat.
         settings: see `experiments.reporting.summary.summarise`.
 
     Returns:
-        ``agent``; ``configuration`` (None without ρ); ``n``; ``utility`` and ``agreement_rate``, each with an interval in
-        which scenarios are resampled; ``turns``; ``seats``: of each seat `SEAT_FIGURES`.
+        ``agent``; ``configuration`` (None without ρ); ``n``; ``utility`` and ``agreement_rate``, each with an interval that
+        allows for what games of one scenario share; ``turns``; ``seats``: of each seat `SEAT_FIGURES`.
     """
-    keys, sums = tallied(columns, ("agent", "agent_seat", "rho_requested"), settings)
-    entries = [e for e in _entries(keys) if e[0] not in settings.get("controls", []) and not _cheats(e[0])]
-    if not entries:
+    if not ranked:
         return []
-    at = {key: i for i, key in enumerate(keys)}
-    member = np.zeros((len(keys), len(entries)))
-    for i, (agent, _, requests) in enumerate(entries):
-        member[[at[agent, seat, rho] for seat, rho in requests.items()], i] = 1.0
-    pooled = {name: values @ member for name, values in sums.items()}
-    found = measured(pooled, int(settings.get("seed", 0)), clustered=True)
+    found = measured(tally(columns, [e.cells for e in ranked]), int(settings.get("seed", 0)), clustered=True)
     by_key = {(r["agent"], r["agent_seat"], r["rho_requested"]): r for r in overall}
     rows = []
-    for i, (agent, name, requests) in enumerate(entries):
-        seats = {seat: {k: by_key[agent, seat, rho][k] for k in SEAT_FIGURES} for seat, rho in requests.items()}
-        rows.append({"agent": agent, "configuration": name, **{k: found[k][i] for k in _FIGURES}, "seats": seats})
+    for i, entry in enumerate(ranked):
+        seats = {
+            seat: {k: by_key[entry.agent, seat, rho][k] for k in SEAT_FIGURES} for seat, rho in entry.requests.items()
+        }
+        rows.append({**entry.names, **{k: found[k][i] for k in _FIGURES}, "seats": seats})
     return sorted(rows, key=lambda row: -row["utility"])
-
-
-def _entries(keys: Sequence[Key]) -> Iterator[tuple[str, str | None, dict[str, float | None]]]:
-    """``(agent, configuration, ρ by seat)`` of everybody who played all seats that were played."""
-    seats = [seat for seat in ("buyer", "seller") if any(s == seat for _, s, _ in keys)]
-    known = set(keys)
-    for agent in dict.fromkeys(agent for agent, _, _ in keys):
-        for name, (buyer, seller) in ((None, (None, None)), *CONFIGURATIONS.items()):
-            requests = {seat: {"buyer": buyer, "seller": seller}[seat] for seat in seats}
-            if all((agent, seat, rho) in known for seat, rho in requests.items()):
-                yield agent, name, requests
 
 
 def standings(found: Mapping[str, Any]) -> list[Row]:
@@ -133,5 +167,7 @@ def title(row: Mapping[str, Any]) -> str:
     name = str(row["agent"]).removeprefix(SCRIPT)
     if row["configuration"] is None:
         return name
+    if row["configuration"].startswith(AT):
+        return f"{name}, {row['configuration']}"
     rho = " / ".join(rho_text(seat["rho_requested"]) for seat in row["seats"].values())
     return f"{name}, {row['configuration']} (ρ {rho})"

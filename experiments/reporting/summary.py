@@ -18,33 +18,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments.match.results import SCHEMA_VERSION
 
-from . import statistics
-from .calibration import calibrations
-from .measures import Columns, Row, by_scenario, grouped
-from .ranking import configurations, ranking
+from .calibration import calibrations, calibrations_by_split, dial_contrasts
+from .columns import Columns, Source
+from .duels import duels, table
+from .measures import grouped
+from .outcomes import outcomes
+from .ranking import configurations, entries, ranking
+from .rating import rating
+from .significance import contrasts, tests
 
 SUMMARY, CELLS = "summary.json", "summary.csv"
 DIGITS = 6
 
 
-def summarise(episodes: pa.Table, settings: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(episodes: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The document that ``summary.json`` holds.
 
     Args:
-        episodes: as `experiments.match.results` describes.
+        episodes: as `experiments.match.results` describes: a table, batches of it, or the path of its file, of which only
+            a part is in memory then (see `experiments.reporting.columns`).
         settings: what was asked for; ``agents`` and ``opponents`` fix the order of rows, ``seed`` the resampling,
-            ``controls`` names the agents that are controls.
+            ``controls`` names the agents that are controls, ``configurations`` (``{name: [ρ as buyer, as seller]}``) the
+            settings of the dial that are ranked, if not those of `experiments.match.configs.KNOWN`.
+
+    Raises:
+        InputError: a game is there twice.
     """
-    columns, seed = Columns.of(episodes), int(settings.get("seed", 0))
+    columns = Columns.of(episodes)
     overall = grouped(columns, ("agent", "agent_seat", "rho_requested"), settings, clustered=True)
-    by_agent = calibrations(episodes, settings)
-    tested = next(iter(by_agent.values()), {})
+    by_agent = calibrations(columns, settings)
+    controls = settings.get("controls", [])
+    tested = next((by_agent[a] for a in sorted(by_agent, key=lambda agent: agent in controls)), {})
+    ranked = entries(columns, settings)
+    paired = duels(columns, ranked)
     return clean(
         {
             "schema_version": SCHEMA_VERSION,
@@ -53,32 +64,25 @@ def summarise(episodes: pa.Table, settings: Mapping[str, Any]) -> dict[str, Any]
             "overall": overall,
             "calibration": {seat: tested.get(seat, {}) for seat in ("buyer", "seller")},
             "calibration_by_agent": by_agent,
-            "configurations": configurations(overall),
-            "ranking": ranking(columns, overall, settings),
-            "contrasts": contrasts(columns, settings, seed),
+            "calibration_by_split": calibrations_by_split(columns, settings),
+            "dial_contrasts": dial_contrasts(columns, settings),
+            "configurations": configurations(overall, settings),
+            "ranking": ranking(columns, ranked, overall, settings),
+            "tests": tests(columns, ranked, paired, settings),
+            "duels": table(ranked, paired),
+            "rating": rating(ranked, paired, int(settings.get("seed", 0))),
+            "contrasts": contrasts(columns, settings),
+            "outcomes": outcomes(columns, settings),
         }
     )
 
 
-def contrasts(columns: Columns, settings: Mapping[str, Any], seed: int) -> list[Row]:
-    """Utility of the first agent minus that of each other one, seat by seat, paired by scenario, with intervals.
-
-    An agent's utility in a scenario is the mean over its opponents and its ρ.
-    """
-    by = list(zip(columns.keys["agent"], columns.keys["agent_seat"], strict=True))
-    order = {key: i for i, key in enumerate(dict.fromkeys(by))}
-    group = np.array([order[key] for key in by], dtype=np.intp)
-    mean = by_scenario(columns, group, len(order), "utility") / by_scenario(columns, group, len(order), "n")
-    first, *others = settings.get("agents") or list(dict.fromkeys(columns.keys["agent"]))
-    rows = []
-    for seat in ("buyer", "seller"):
-        for other in others:
-            if (first, seat) in order and (other, seat) in order:
-                a, b = mean[:, order[first, seat]], mean[:, order[other, seat]]
-                difference, low, high = statistics.paired_interval(a, b, seed=seed)
-                row = {"agent": first, "against": other, "agent_seat": seat}
-                rows.append({**row, "utility_difference": difference, "low": low, "high": high})
-    return rows
+def ranked(episodes: Source, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The ``ranking`` of `summarise` alone."""
+    columns = Columns.of(episodes)
+    overall = grouped(columns, ("agent", "agent_seat", "rho_requested"), settings, clustered=True)
+    found: list[dict[str, Any]] = clean(ranking(columns, entries(columns, settings), overall, settings))
+    return found
 
 
 def clean(value: Any) -> Any:

@@ -1,57 +1,87 @@
-"""Games worth reading: the best, the median and the worst deal and an impasse of an agent, drawn offer by offer."""
+"""Single games on a page: cards that are drawn, and the games of every cell for the script that draws them on demand."""
 
 from __future__ import annotations
 
 import html
+import json
 import math
+from collections.abc import Callable
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from experiments.match.results import rho_text
 
-Game = dict[str, Any]
+from .games import KINDS, Game, Games
+from .page import asset
+
 WIDTH, HEIGHT, MARGIN = 320, 132, 12
+Replay = Callable[[str], str]
+"""From the id of an episode to the command that replays it."""
 
 
-def choose(episodes: pa.Table, agent: str, seat: str) -> list[tuple[str, Game]]:
-    """Up to four games with what makes each worth reading; the same table gives the same games."""
-    mine = episodes.filter((pc.field("agent") == agent) & (pc.field("agent_seat") == seat))
-    deals = mine.filter(pc.field("agreement"))
-    deals = deals.take(pc.sort_indices(deals, [("utility", "descending"), ("episode_id", "ascending")]))
-    places = {"best deal": 0, "median deal": deals.num_rows // 2, "worst deal": deals.num_rows - 1}
-    found: dict[str, tuple[str, Game]] = {}
-    for name, place in places.items():
-        if deals.num_rows:
-            game = deals.slice(place, 1).to_pylist()[0]
-            found.setdefault(game["episode_id"], (name, game))
-    impasses = mine.filter(pc.invert(mine["agreement"]))
-    if impasses.num_rows:
-        game = impasses.slice(impasses.num_rows // 2, 1).to_pylist()[0]
-        found[game["episode_id"]] = ("impasse", game)
-    return list(found.values())
-
-
-def card(title: str, game: Game) -> str:
-    """One game as an HTML element: what was at stake, its offers as a picture and as text, and how it ended."""
-    asked = "" if game["rho_requested"] is None else f"ρ {rho_text(game['rho_requested'])} "
-    facts = [f"scenario {game['scenario_id']}", f"{game['turns']} turns", f"utility {game['utility']:.3f}"]
-    if game["rho_achieved"] is not None:
-        facts.insert(0, f"settled at ρ {game['rho_achieved']:.3f}")
-    if game["guard_moves"]:
-        facts.append(f"guard replaced {game['guard_moves']}")
-    if game["invalid_moves"]:
-        facts.append(f"{game['invalid_moves']} invalid")
+def card(title: str, game: Game, replay: Replay) -> str:
+    """One game as an HTML element: what was at stake, its offers as a picture and as text, how it ended, how to see it."""
     end = f"deal at {game['price']:.2f}" if game["agreement"] else "no deal"
+    asked = "" if game["rho_requested"] is None else f"ρ {rho_text(game['rho_requested'])} "
     who = html.escape(f"{game['agent']} as {game['agent_seat']}")
     against = html.escape(game["opponent"])
     lines = "".join(f"<li>{line}</li>" for line in _moves(game))
     return (
         f'<article class="game"><h4>{html.escape(title)}: {end}</h4><p>{who} {asked}against <b>{against}</b></p>'
-        f'{picture(game)}<p class="note">{", ".join(facts)}</p>'
-        f"<details><summary>every offer</summary><ol>{lines}</ol></details></article>"
+        f'{picture(game)}<p class="note">{html.escape(facts(game))}</p>'
+        f"<details><summary>every offer</summary><ol>{lines}</ol></details>"
+        f"<code>{html.escape(replay(game['episode_id']))}</code></article>"
     )
+
+
+def facts(game: Game) -> str:
+    """What is to be known of a game beside its offers."""
+    found = [f"scenario {game['scenario_id']}", f"{game['turns']} turns", f"utility {game['utility']:.3f}"]
+    if game["rho_achieved"] is not None:
+        found.insert(0, f"settled at ρ {game['rho_achieved']:.3f}")
+    for name, what in (("guard_moves", "replaced by the guard"), ("fallback_moves", "not understood")):
+        if game[name]:
+            found.append(f"{game[name]} {what}")
+    if game["invalid_moves"]:
+        found.append(f"{game['invalid_moves']} invalid")
+    return ", ".join(found)
+
+
+def explorer(games: Games, replay: Replay) -> str:
+    """The games of every shown cell, to be chosen: empty lists that the page's script fills from the data beside them."""
+    data = [
+        {
+            "agent": cell.agent,
+            "seat": cell.agent_seat,
+            "rho": "–" if cell.rho_requested is None else rho_text(cell.rho_requested),
+            "opponent": cell.opponent,
+            "games": [_record(kind, places[kind], replay) for kind in KINDS],
+        }
+        for cell, places in games.shown.items()
+    ]
+    # A '<' cannot end the element that the data stand in if there is none.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    picks = "".join(
+        f'<label>{name} <select id="pick-{field}"></select></label>'
+        for field, name in (("agent", "agent"), ("seat", "as"), ("rho", "ρ"), ("opponent", "against"))
+    )
+    return (
+        f'<div class="pick">{picks}</div><div class="games" id="picked"></div>'
+        f'<script type="application/json" id="cells">{text}</script>\n<script>\n{asset("report.js")}</script>'
+    )
+
+
+def _record(kind: str, game: Game, replay: Replay) -> dict[str, Any]:
+    return {
+        "what": kind,
+        "facts": facts(game),
+        "starter": game["starter"],
+        "turns": game["turns"],
+        "price": game["price"] if game["agreement"] else None,
+        "low": game["seller_min"],
+        "high": game["buyer_max"],
+        "offers": [list(offer) for offer in zip(game["offer_turns"], game["offers"], strict=True)],
+        "replay": replay(game["episode_id"]),
+    }
 
 
 def _mover(game: Game, turn: int) -> str:
@@ -73,7 +103,7 @@ def _moves(game: Game) -> list[str]:
 
 
 def picture(game: Game) -> str:
-    """Offers over turns as a small SVG: the buyer's and the seller's lines, both limits, and the deal."""
+    """Offers over turns as a small SVG: the buyer's line (dots) and the seller's (squares), both limits, and the deal."""
     limits = (game["seller_min"], game["buyer_max"])
     low, high = min(*limits, *game["offers"]), max(*limits, *game["offers"])
     last = max(2, game["turns"])
@@ -93,8 +123,14 @@ def picture(game: Game) -> str:
         points = [(x(turn), y(price)) for turn, price in made if _mover(game, turn) == seat]
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         parts.append(f'<polyline class="{seat}" points="{line}"/>')
-        parts += [f'<circle class="{seat}" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in points]
+        parts += [_mark(seat, a, b) for a, b in points]
     if game["agreement"]:
         parts.append(f'<circle class="deal" cx="{x(game["turns"]):.1f}" cy="{y(game["price"]):.1f}" r="5"/>')
     label = html.escape(f"offers of the game {game['episode_id']}")
     return f'<svg class="offers" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _mark(seat: str, x: float, y: float) -> str:
+    if seat == "buyer":
+        return f'<circle class="buyer" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>'
+    return f'<rect class="seller" x="{x - 2.3:.1f}" y="{y - 2.3:.1f}" width="4.6" height="4.6"/>'

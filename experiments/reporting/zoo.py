@@ -16,7 +16,7 @@ from bargain_env.files import replacing
 
 from . import ranking, statistics
 from .charts import png
-from .heatmaps import payoff_heatmap
+from .heatmaps import heatmap, payoff_grids
 from .measures import Columns, tallied
 
 TABLE = "zoo.md"
@@ -42,7 +42,7 @@ def write(found: Mapping[str, Document], episodes: Mapping[str, pa.Table], comma
     paths = [folder / TABLE, *(folder / name(preset) for preset in found for name in (_picture, _matrix))]
     for preset, document in found.items():
         with replacing(folder / _picture(preset)) as temporary:
-            png(payoff_heatmap(document, seats_together=True), temporary)
+            png(heatmap(payoff_grids(document, seats_together=True)), temporary)
         _write_pairs(pairs(episodes[preset], document["settings"]), folder / _matrix(preset))
     with replacing(paths[0]) as temporary:
         temporary.write_text("\n".join(_lines(found, command)) + "\n", encoding="utf-8")
