@@ -94,10 +94,14 @@ def run(settings: Settings) -> list[Path]:
 def _compare(settings: Settings, one: Path, two: Path) -> list[Path]:
     if settings.plots:
         raise InputError("--plots is of one tournament; leave it out with --compare")
+    if settings.out.is_dir():
+        raise InputError(f"--out {settings.out} is a folder; name the file that the comparison shall be")
     document = compare.compare(one, two)
     cli.output_folder(settings.out.parent)
     path = _written(compare_page.compare_page(document), settings.out)
-    cli.console(settings.quiet or settings.json).print(compare_page.compare_table(document))
+    console = cli.console(settings.quiet or settings.json)
+    console.print(compare_page.compare_table(document))
+    console.print(compare.verdict(document), soft_wrap=True, markup=False)
     return _told(settings, [path])
 
 
@@ -130,6 +134,11 @@ def render(found: Document, episodes: Source) -> str:
     return _page(found, dict(_parts(found, episodes)))
 
 
+def elements(found: Document, episodes: Source) -> list[Element]:
+    """What the page holds, in order; the arguments are those of `render`."""
+    return [element for some in dict(_parts(found, episodes)).values() for element in some]
+
+
 def _parts(found: Document, episodes: Source) -> Iterator[tuple[str, list[Element]]]:
     """The parts of a report that have something to say, by their anchors."""
     material = Material(found, Games.of(episodes, found["settings"]))
@@ -140,9 +149,9 @@ def _parts(found: Document, episodes: Source) -> Iterator[tuple[str, list[Elemen
 
 
 def _page(found: Document, body: Mapping[str, list[Element]]) -> str:
-    elements = [plots.shown(element) for elements in body.values() for element in elements]
+    shown = [plots.shown(element) for some in body.values() for element in some]
     links = [(anchor, anchor) for anchor in body if anchor != TOP]
-    return page(opening.title(found), elements, links)
+    return page(opening.title(found), shown, links)
 
 
 if __name__ == "__main__":

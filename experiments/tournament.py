@@ -26,6 +26,7 @@ from rich.console import Console
 
 from bargain_env import DEFAULT_PRESET, PRESETS, Seat
 from bargain_env.errors import InputError, unknown
+from bargain_env.files import locked
 from experiments import cli, report
 from experiments.match import arena, configs, contestants, engines, merge, opponents, protocol, results
 from experiments.match.engines import WorkersDiedError
@@ -38,6 +39,8 @@ from experiments.reporting import landmarks, published, summary
 from experiments.versions import versions
 
 GAMES = 40
+LOCK = ".running"
+"""In the folder of a tournament while one is played into it."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,30 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     players, plan = prepared(settings)
     folder = cli.output_folder(settings.out)
+    if (settings.rho is not None or settings.config) and not any(player.takes_rho for player in players):
+        _warn(settings)("--rho and --config are for agents with a dial, and none of these has one")
     for player in players:
         if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
             player.build(np.array(plan.rho[plan.seats[0]][:1]) if player.takes_rho else None, plan.preset)
     opponents.load(plan.opponents, plan.janus)
     console = cli.console(settings.quiet or settings.json)
-    console.print(_heading(players, plan), soft_wrap=True)
+    console.print(_heading(players, plan), soft_wrap=True, markup=False)
+    with locked(folder / LOCK, f"another run plays into {folder}; wait for it, or choose another --out"):
+        found, files = _results(settings, players, plan, folder, console)
+    if settings.json:
+        print(json.dumps({"overall": found["overall"], "files": [str(f) for f in files]}, ensure_ascii=False))
+    if settings.protocol:
+        console.print(published.shown(found))
+    console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True, markup=False)
+    again = f"python -m experiments.report {folder} --plots"
+    console.print(f"the report again, with its charts as files: {again}", soft_wrap=True, markup=False)
+    return found
+
+
+def _results(
+    settings: Settings, players: list[contestants.Contestant], plan: arena.Plan, folder: Path, console: Console
+) -> tuple[dict[str, Any], list[Path]]:
+    """Play what is missing and write all files; the summary, and where they are."""
     marks = landmarks.landmarks(plan)  # before the games: what cannot be asked should not cost them
     marks["scripts"] = landmarks.absent_scripts(plan, players)
     shards = arena.shards(players, plan)
@@ -147,14 +168,7 @@ def run(settings: Settings) -> dict[str, Any]:
     finally:
         store.close()
     store.discard()
-    if settings.json:
-        print(json.dumps({"overall": found["overall"], "files": [str(f) for f in files]}, ensure_ascii=False))
-    if settings.protocol:
-        console.print(published.shown(found))
-    console.print(f"wrote {', '.join(str(f) for f in files)}", soft_wrap=True)
-    again = f"python -m experiments.report {folder} --plots"
-    console.print(f"the report again, with its charts as files: {again}", soft_wrap=True)
-    return found
+    return found, files
 
 
 def _play(
@@ -170,10 +184,12 @@ def _play(
     player = ShardPlayer(players, plan, identity)
     missing = [number for number in range(len(player.shards)) if number not in kept]
     if kept:
-        console.print(f"continuing: {len(kept)} of {len(player.shards)} shards were finished", soft_wrap=True)
+        console.print(
+            f"continuing: {len(kept)} of {len(player.shards)} shards were finished", soft_wrap=True, markup=False
+        )
     elif len(missing) > 1:
         text = f"{len(missing)} shards, kept in {store.folder} as they finish: the same command continues an interrupted run"
-        console.print(text, soft_wrap=True)
+        console.print(text, soft_wrap=True, markup=False)
     job = Job(functools.partial(prepared, settings), identity, plan, player.shards)
     with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
         board.resume(kept.values())
@@ -261,6 +277,7 @@ def described(settings: Settings, players: list[contestants.Contestant], plan: a
         "controls": [p.label for p in players if p.control],
         "arms": {p.label: p.arm for p in players if p.arm},
         "rho": sorted({r for p in players if p.takes_rho for seat in plan.seats for r in plan.requests(p, seat)}),
+        "grids": {seat.label: list(plan.rho[seat]) for seat in plan.seats if any(p.takes_rho for p in players)},
         "configurations": {name: list(pair) for name, pair in configs.parse(chosen.config).items()},
         "protocol": settings.protocol,
         "opponents": list(plan.opponents),

@@ -115,7 +115,7 @@ def child(settings: tournament.Settings, at: int | None) -> tuple[list[str], int
 def page(found: Any, episodes: Any, folder: Path) -> Path:
     """Stands in for the report."""
     with replacing(folder / "report.html") as temporary:
-        temporary.write_text(str(len(episodes)))
+        temporary.write_text(str(episodes.stat().st_size))
     return folder / "report.html"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bargain_env.errors import InputError
-from bargain_env.files import replacing_folder
+from bargain_env.files import locked, replacing_folder
 
 MARK = "mark"
 
@@ -51,3 +53,29 @@ def test_what_is_not_ours_is_refused(tmp_path):
     (tmp_path / "it" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="it would be lost"):
         write(tmp_path / "it", "later")
+
+
+def test_one_process_at_a_time_holds_a_lock(tmp_path):
+    path = tmp_path / "held"
+    script = """
+import sys
+from pathlib import Path
+from bargain_env.errors import InputError
+from bargain_env.files import locked
+try:
+    with locked(Path(sys.argv[1]), "in use"):
+        print("free")
+except InputError as error:
+    print(error)
+"""
+
+    def other():
+        return subprocess.run(
+            [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+        ).stdout
+
+    assert other() == "free\n"
+    with locked(path, "here"):
+        assert other() == "in use\n"
+    assert other() == "free\n"
+    assert list(tmp_path.iterdir()) == []

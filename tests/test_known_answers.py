@@ -207,19 +207,21 @@ def test_outcomes_by_cause():
         "deal": np.array([True, True, False, False, False, True] * 2),
         "invalid_moves": np.where(seller, 0, [3, 0, 0, 1, 0, 0] * 2),
         "guard_moves": np.where(seller, [0, 2, 2, 2, 0, 0] * 2, 0),
-        "fallback_moves": np.where(seller, [0, 0, 0, 0, 0, 5] * 2, 0),
+        "fallback_moves": np.where(seller, [0, 1, 0, 0, 0, 5] * 2, 0),
     }
     found = summary.summarise(table(games), {"agents": ["script:x"]})["outcomes"]
+    none = dict.fromkeys(("invalid_games", "guard_games", "fallback_games"), 0)
     ends = {"n": 6, "deal": 2, "impasse": 1, "no_zopa": 2, "no_zopa_deal": 1}
     assert found == [
-        {"agent": "script:x", "agent_seat": "buyer", **ends, "invalid_games": 2, "guard_games": 0, "fallback_games": 0},
+        {"agent": "script:x", "agent_seat": "buyer", **ends, **none, "invalid_games": 2, "troubled_games": 2},
         {
             "agent": "script:x",
             "agent_seat": "seller",
             **ends,
-            "invalid_games": 0,
+            **none,
             "guard_games": 3,
-            "fallback_games": 1,
+            "fallback_games": 2,
+            "troubled_games": 4,  # one of them for two reasons
         },
     ]
 

@@ -27,10 +27,13 @@ from experiments.reporting import (
     frontier,
     games,
     heatmaps,
+    landmarks,
+    plots,
     ranking,
     summary,
     transcripts,
 )
+from experiments.reporting.sections.material import Material
 
 
 @pytest.fixture(scope="module")
@@ -290,17 +293,19 @@ def test_the_games_of_every_cell_are_data_that_cannot_end_their_element(played):
     assert len(game["offers"]) <= game["turns"]
 
 
-def test_every_chart_becomes_files_and_a_second_time_the_same(played, folder):
+def test_every_chart_becomes_files_and_a_second_time_the_same(played, folder, tmp_path):
     paths = report.run(report.Settings(folder, plots=True, quiet=True))
     page = paths[0].read_text()
     names = re.findall(r'data-plot="([^"]+)"', page)
     assert len(names) == len(set(names)) > 10
     wanted = {folder / "plots" / f"{name}.{ending}" for name in names for ending in ("png", "svg", "csv")}
     assert set(paths[1:]) == wanted
-    before = {path: path.read_bytes() for path in paths}
-    assert all(before.values())
-    report.run(report.Settings(folder, plots=True, quiet=True))
-    assert {path: path.read_bytes() for path in paths} == before
+    some = plots.write(
+        [p for p in plots.drawn(report.elements(*played)) if p.name.startswith("heatmap-dial")], tmp_path / "again"
+    )
+    assert len(some) == 9
+    for path in some:
+        assert path.read_bytes() == (folder / "plots" / path.name).read_bytes() != b""
     found = played[0]
     rows = list(csv.DictReader((folder / "plots" / "calibration-dial-buyer.csv").open(encoding="utf-8")))
     drawn = [r for r in rows if (r["agent"], r["opponents"]) == ("dial", "all")]
@@ -333,3 +338,62 @@ def test_what_is_not_a_tournament_is_refused(folder, tmp_path):
     (folder / "episodes.parquet").write_text("no")
     with pytest.raises(InputError, match="not readable Parquet"):
         report.run(report.Settings(folder))
+
+
+def test_the_verdict_is_on_the_agent_under_test_wherever_it_is_named(played):
+    found, episodes = played
+    turned = {**found["settings"], "agents": ["shuffled", "dial", "script:easy", "script:picky<b>"]}
+    document = summary.summarise(episodes, turned)
+    assert document["calibration"] == found["calibration"]
+    page = report.render(document, episodes)
+    assert "<p>dial: as buyer" in page
+    assert "shuffled: as buyer" not in page
+
+
+def test_a_dial_that_was_asked_for_no_named_configuration_is_ranked_at_what_it_was_asked_for(played):
+    found, episodes = played
+    some = episodes.filter(pc.is_in(episodes["rho_requested"].fill_null(0.5), pa.array([-1.0, 0.2, 0.5])))
+    some = some.filter(pc.invert(pc.equal(some["rho_requested"].fill_null(9.0), 0.5)))
+    document = summary.summarise(some, found["settings"])
+    names = [(row["agent"], row["configuration"]) for row in document["ranking"]]
+    assert ("dial", "ρ 0.20") in names
+    assert not any(configuration == "ρ -1.00" for _, configuration in names)
+    page = report.render(document, some)
+    assert '<td class="name">dial, ρ 0.20</td>' in page
+
+
+def test_squares_and_files_tell_opponents_apart_by_their_whole_names():
+    names = [f"boulware(exponent=0.3418602895018922{i})" for i in range(3)]
+    grid = heatmaps.Grid("t", names, ["a", "b"], np.array([[0.5, -10.25], [20.5, np.nan], [-0.001, 1.0]]), np.zeros((3, 2)),
+                         starred=frozenset(names[:1]))  # fmt: skip
+    assert [row["row"] for row in grid.records()] == [name for name in names for _ in "ab"]
+    assert len(grid.label(names[0])) < len(names[0])
+    assert grid.label(names[0]).startswith("boulware(")
+    assert grid.label(names[0]).endswith(" *")
+    texts = [grid.text(i, j, 2) for i in range(3) for j in range(2)]
+    assert texts == [".50", "-10.25", "20.50", "–", ".00", "1.00"]
+
+
+def test_a_label_may_hold_what_typesetting_would_read(played):
+    found, _ = played
+    renamed = json.loads(json.dumps(found, ensure_ascii=False).replace('"dial"', '"a$\\\\q$c"'))
+    assert "a$\\q$c" in renamed["calibration_by_agent"]
+    drawn = charts.svg(dial_charts.calibration_chart(renamed, "a$\\q$c", ["buyer"]), "x")
+    assert "a$\\q$c as buyer" in drawn
+
+
+def test_charts_of_agents_with_like_names_have_files_of_their_own(played):
+    found, _ = played
+    settings = {**found["settings"], "agents": ["run_1/final", "run-1/final", "run.1.final"]}
+    material = Material({**found, "settings": settings}, None)
+    names = {material.file_name("calibration", agent, "buyer") for agent in settings["agents"]}
+    assert len(names) == 3
+
+
+def test_what_is_of_other_scenarios_is_not_subtracted(played):
+    found, _ = played
+    rows = [{"opponent": "easy", "agent_seat": seat, "utility": 0.9, "reason": None} for seat in ("buyer", "seller")]
+    for count, there in ((8, True), (3, False)):
+        marks = {"best_response": {"games": count, "rows": rows}}
+        head, _ = landmarks.table({**found, "landmarks": marks, "strategies": {}})
+        assert ("as buyer: short by" in head) is there

@@ -16,6 +16,7 @@ import agents
 from agents import registry
 from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError
+from bargain_env.files import locked
 from experiments import cli, plugins, tournament
 from experiments.match import arena, contestants, opponents, results
 from experiments.match.configs import KNOWN
@@ -385,3 +386,40 @@ def test_runs_as_a_file_and_as_a_module(tmp_path):
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "0/summary.json").read_bytes() == (tmp_path / "1/summary.json").read_bytes()
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
+    with locked(tmp_path / tournament.LOCK, "not here"), pytest.raises(InputError, match="another run plays into"):
+        tournament.run(
+            tournament.Settings("script:easy", opponents="easy", scenario="paper", games=2, out=tmp_path, quiet=True)
+        )
+    tournament.run(
+        tournament.Settings("script:easy", opponents="easy", scenario="paper", games=2, out=tmp_path, quiet=True)
+    )
+    assert not (tmp_path / tournament.LOCK).exists()
+
+
+def test_rho_without_a_dial_is_warned_of(tmp_path, capsys):
+    base = {"opponents": "easy", "scenario": "paper", "games": 2, "out": tmp_path}
+    tournament.run(tournament.Settings("script:easy", rho="0.5", **base))
+    assert "none of these has one" in capsys.readouterr().err
+    tournament.run(tournament.Settings("script:easy", **base))
+    assert capsys.readouterr().err == ""
+
+
+def test_labels_and_folders_may_hold_brackets(tmp_path):
+    out = tmp_path / "[" / "q]"
+    tournament.run(tournament.Settings("script:easy", opponents="easy", scenario="paper", games=2, out=out))
+    assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"), [("shuffled(0.5)", "permutes what an agent is asked for"), ("janus-nano(7)", "janus-nano")]
+)
+def test_opponents_that_name_their_rho_are_checked_as_others_are(spec, message):
+    with pytest.raises(InputError, match=message):
+        opponents.resolve(spec)
+
+
+def test_one_rho_has_one_name():
+    assert opponents.resolve("janus-nano(0.3),janus-nano(0.30)") == opponents.resolve("janus-nano", rho=[0.3])

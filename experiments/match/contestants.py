@@ -71,7 +71,7 @@ def check_base(options: JanusOptions, *lists: str) -> None:
     """
     if not (options.base or options.allow_base_mismatch):
         return
-    played = (janus_of(spec) for text in lists for spec in split(text, "--agents"))
+    played = (janus_of(spec) for text in lists for spec in split(text, "--agents and --opponents"))
     if not any(spec is not None and spec.given for spec in played):
         forms = "lora:PATH, janus:PATH, base:PATH, shuffled:PATH"
         raise InputError(f"--base and --allow-base-mismatch are for {forms}; name one of these in --agents")

@@ -141,13 +141,14 @@ class Scoreboard:
             seconds, played = max(now - self._start, 1e-9), max(self._done - self._kept, 1)
             rate, left = played / seconds, (self._total - self._done) * seconds / played
             self._console.print(
-                f"{self._done:,} of {self._total:,} games, {rate:,.0f} games/s, {left:,.0f} s left ({self._group})"
+                f"{self._done:,} of {self._total:,} games, {rate:,.0f} games/s, {left:,.0f} s left ({self._group})",
+                markup=False,
             )
 
     def _table(self, group: str, height: int = 10**6) -> Table:
         sums, unasked = self._sums[group], group in (SCRIPTS, OTHERS)
         table = Table(
-            title=group, title_justify="left", title_style="bold", box=None, pad_edge=False, collapse_padding=True
+            title=Text(group), title_justify="left", title_style="bold", box=None, pad_edge=False, collapse_padding=True
         )
         table.add_column("agent" if unasked else "ρ", justify="left" if unasked else "right", no_wrap=True)
         for seat in self._seats:
@@ -159,7 +160,7 @@ class Scoreboard:
         else:
             names.sort(key=float)
         for name in names[:height]:
-            table.add_row(name, *(text for seat in self._seats for text in _cells(sums.get((name, seat)))))
+            table.add_row(Text(name), *(text for seat in self._seats for text in _cells(sums.get((name, seat)))))
         return table
 
 

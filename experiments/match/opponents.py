@@ -19,6 +19,7 @@ from agents.validation import OPPONENTS as VALIDATION_OPPONENTS
 from agents.validation import VALIDATION
 from bargain_env import Policy, Preset, RoutedPolicy
 from bargain_env.errors import InputError, unknown
+from bargain_env.rho_grid import valid_rho
 
 from .arms import JanusOptions, JanusSpec, janus_spec
 from .populations import POPULATION, population
@@ -128,15 +129,15 @@ def _resolve(spec: str, rho: Sequence[float], seed: int) -> list[str]:
         return [_strategy(rest)]
     if spec.startswith(POPULATION):
         return population(spec, seed)
-    if at_rho(spec):
-        return [spec]
-    found = janus_spec(spec)
+    named = at_rho(spec)
+    found = janus_spec(spec) if named is None else named[0]
     if found is not None:
         if found.arm == "shuffled":
             raise InputError(
                 "opponent 'shuffled' permutes what an agent is asked for, and nobody asks an opponent; leave it out"
             )
-        return [f"{spec}({rho_text(value)})" for value in rho]
+        asked = rho if named is None else [valid_rho(str(named[1]), f"--opponents {spec!r}")]
+        return [f"{found.label}({rho_text(value)})" for value in asked]
     return _group(spec) or [_strategy(spec)]
 
 

@@ -72,11 +72,11 @@ _ADDED = ("fallback_moves", "raw_turns", "raw_accepts", "raw_prices")
 
 
 def rho_text(rho: float) -> str:
-    """ρ in names and ids: two decimals, more where it has more; ``-`` for NaN."""
+    """ρ in names and ids: two decimals, all of them where it has more; ``-`` for NaN."""
     if np.isnan(rho):
         return "-"
     short = f"{rho:.2f}"
-    return short if float(short) == rho else f"{rho:.10f}".rstrip("0")
+    return short if float(short) == rho else repr(float(rho))
 
 
 @dataclass(frozen=True, slots=True)

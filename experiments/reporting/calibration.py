@@ -72,20 +72,8 @@ def calibration(columns: Columns, places: Index, *, seed: int) -> Figures:
         that pair; ``agreement_rate_all`` over all games of these requests. Intervals, scenarios resampled, stand beside
         figures as ``…_low`` and ``…_high``.
     """
+    grid, s = _sums(columns, places)
     requested = np.array([columns.cells[i].rho_requested for i in places], dtype=np.float64)
-    grid = np.unique(requested)
-    sums = {
-        name: np.zeros((len(grid), len(columns.scenarios))) for name in ("n", "agreements", "deals", "rho", "error")
-    }
-    for k, request in enumerate(grid):
-        cells = places[requested == request]
-        rho = columns.rho[cells]
-        sums["n"][k] = (~np.isnan(columns.utility[cells])).sum(axis=0)
-        sums["agreements"][k] = columns.agreement[cells].sum(axis=0)
-        sums["deals"][k] = (~np.isnan(rho)).sum(axis=0)
-        sums["rho"][k] = np.nansum(rho, axis=0)
-        sums["error"][k] = np.nansum(np.abs(rho - request), axis=0)
-    s = {name: columns.pooled(values).T for name, values in sums.items()}
     low, high = statistics.ratio_intervals(s["rho"], s["deals"], seed=seed)
     rate_low, rate_high = statistics.rate_intervals(s["agreements"], s["n"])
     inner = grid >= 0
@@ -102,6 +90,75 @@ def calibration(columns: Columns, places: Index, *, seed: int) -> Figures:
         "spearman_games": _over_games(columns, places[requested >= 0], requested[requested >= 0]),
         **_rate(s["agreements"][:, inner], s["n"][:, inner]),
     }
+
+
+def _sums(columns: Columns, places: Index) -> tuple[Floats, dict[str, Floats]]:
+    """The requests of some cells, ``[K]``, and what happened at each, ``[clusters, K]`` by name."""
+    requested = np.array([columns.cells[i].rho_requested for i in places], dtype=np.float64)
+    grid = np.unique(requested)
+    sums = {
+        name: np.zeros((len(grid), len(columns.scenarios))) for name in ("n", "agreements", "deals", "rho", "error")
+    }
+    for k, request in enumerate(grid):
+        cells = places[requested == request]
+        rho = columns.rho[cells]
+        sums["n"][k] = (~np.isnan(columns.utility[cells])).sum(axis=0)
+        sums["agreements"][k] = columns.agreement[cells].sum(axis=0)
+        sums["deals"][k] = (~np.isnan(rho)).sum(axis=0)
+        sums["rho"][k] = np.nansum(rho, axis=0)
+        sums["error"][k] = np.nansum(np.abs(rho - request), axis=0)
+    s = {name: columns.pooled(values).T for name, values in sums.items()}
+    return grid, s
+
+
+def dial_contrasts(columns: Columns, settings: Mapping[str, Any]) -> list[Figures]:
+    """The first dial under test against each other one, controls too, seat by seat, against all opponents.
+
+    Both are resampled with the same scenarios, so that what these have in common drops out of the interval.
+
+    Returns:
+        Rows of ``agent``, ``against`` (the first dial), ``agent_seat``, and of `_CONTRASTED` the ``…_difference``, agent
+        minus first, with ``…_low`` and ``…_high``; none for agents that were not asked for the same ρ.
+    """
+    cells = columns.cells
+    groups = groups_of([(c.agent, c.agent_seat) if c.rho_requested is not None else None for c in cells])
+    dials = list(dict.fromkeys(key[0] for key in groups if key is not None))
+    order = [agent for agent in settings.get("agents", []) if agent in dials] or dials
+    tested = [agent for agent in order if agent not in settings.get("controls", [])] or order
+    rows = []
+    for seat in ("buyer", "seller"):
+        for other in (agent for agent in order if agent != tested[0]):
+            pair = [groups[key] for agent in (tested[0], other) if (key := (agent, seat)) in groups]
+            if len(pair) == 2:
+                found = _contrast(columns, pair, int(settings.get("seed", 0)))
+                rows += [{"agent": other, "against": tested[0], "agent_seat": seat} | found] if found else []
+    return rows
+
+
+_CONTRASTED = ("slope", "mae")
+
+
+def _contrast(columns: Columns, pair: list[Index], seed: int) -> Figures:
+    sides = [_sums(columns, places) for places in pair]
+    inner = [grid >= 0 for grid, _ in sides]
+    grids = [grid[some] for (grid, _), some in zip(sides, inner, strict=True)]
+    if not np.array_equal(grids[0], grids[1]):
+        return {}
+    stacked = [
+        np.concatenate([s[name][:, some] for name in ("deals", "rho", "error")], axis=1)
+        for (_, s), some in zip(sides, inner, strict=True)
+    ]
+    drawn = statistics.resampled_sums(np.concatenate(stacked, axis=1), seed=seed)
+    one, two = (_evaluate(grids[0], draws) for draws in np.split(drawn, 2, axis=1))
+    whole = [_evaluate(grids[0], some.sum(axis=0, keepdims=True))[0] for some in stacked]
+    clusters = min(int((some[:, : len(grids[0])].sum(axis=1) > 0).sum()) for some in stacked)
+    low, high = statistics.expanded_interval(two - one, clusters)
+    found: Figures = {}
+    for name in _CONTRASTED:
+        i = _NAMES.index(name)
+        found |= {f"{name}_difference": float(whole[1][i] - whole[0][i])}
+        found |= {f"{name}_low": float(low[i]), f"{name}_high": float(high[i])}
+    return found
 
 
 def _over_games(columns: Columns, places: Index, requested: Floats) -> float:

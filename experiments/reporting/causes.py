@@ -42,10 +42,10 @@ def outcome_chart(rows: Sequence[Row]) -> Figure:
                     places, share, left=left, height=0.72, color=colour, hatch=hatch, edgecolor="#ffffff", label=name
                 )
                 left += share
-        troubled = np.array([sum(row[name] for name in TROUBLES) for row in rows]) / games
+        troubled = np.array([row["troubled_games"] for row in rows]) / games
         if troubled.any():
             marks = np.flatnonzero(troubled)
-            axes.scatter(np.minimum(troubled[marks], 1), marks, marker="D", s=18, color=INK, zorder=3,
+            axes.scatter(troubled[marks], marks, marker="D", s=18, color=INK, zorder=3,
                          label="games with an invalid, guarded or unread move")  # fmt: skip
         names = [f"{short(row['agent'].removeprefix('script:'))}, {row['agent_seat']}" for row in rows]
         axes.set_yticks(places, names, fontsize=8.5)
@@ -58,5 +58,5 @@ def outcome_chart(rows: Sequence[Row]) -> Figure:
 def records(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """What the chart draws, as rows of data."""
     for row in rows:
-        counts = {name: row[name] for name in (*ENDS, *TROUBLES)}
+        counts = {name: row[name] for name in (*ENDS, *TROUBLES, "troubled_games")}
         yield {"agent": row["agent"], "seat": row["agent_seat"], "games": row["n"], **counts}

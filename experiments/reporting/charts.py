@@ -38,6 +38,7 @@ SCALE = 105
 
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a label may hold a $
     "font.family": "sans-serif",
     "font.size": 9.5,
     "figure.facecolor": "none",
@@ -120,5 +121,8 @@ def numbers(values: Sequence[Any]) -> np.ndarray:
 
 
 def short(label: str, width: int = 28) -> str:
-    """An agent label for a chart: a long path keeps its end."""
-    return label if len(label) <= width else f"…{label[1 - width :]}"
+    """A label for a chart: a long one keeps its beginning and its end."""
+    if len(label) <= width:
+        return label
+    tail = (width - 1) * 2 // 3
+    return f"{label[: width - 1 - tail]}…{label[-tail:]}"

@@ -35,7 +35,7 @@ _NAMES = ("agent", "agent_seat", "opponent", "opponent_split")
 _PLAYED = ("utility", "opponent_utility", "rho_achieved", "agreement")
 _COUNTED = ("invalid_moves", "guard_moves", "fallback_moves")
 _SUMMED = (
-    *("turns", "moves", "zopa", "zopa_deals"),
+    *("turns", "moves", "zopa", "zopa_deals", "troubled_games"),
     *(f"{name}_{kind}" for name in ("invalid", "guard", "fallback") for kind in ("moves", "games")),
 )
 READ = (*_NAMES, "rho_requested", "scenario_id", "starter", "buyer_max", "seller_min", "turns", *_PLAYED, *_COUNTED)
@@ -221,10 +221,12 @@ def _counts(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     zopa = numbers(batch, "buyer_max") > numbers(batch, "seller_min")
     starts = names(batch, "starter") == names(batch, "agent_seat")
     found = {"turns": turns, "moves": (turns + starts) // 2, "zopa": zopa, "zopa_deals": zopa & agreed.astype(bool)}
+    troubled = np.zeros(batch.num_rows, dtype=bool)
     for name in _COUNTED:
         moves = numbers(batch, name)
+        troubled |= moves > 0
         found |= {name: moves, f"{name.removesuffix('_moves')}_games": moves > 0}
-    return found
+    return found | {"troubled_games": troubled}
 
 
 def names(batch: pa.RecordBatch, name: str) -> NDArray[Any]:

@@ -30,9 +30,9 @@ def calibration_chart(summary: Row, agent: str, seats: Sequence[str]) -> Figure:
     with style():
         figure = new_figure(4.6 * len(seats), 5.4)
         axes = figure.subplots(2, len(seats), sharex=True, sharey="row", squeeze=False, height_ratios=(3.2, 1))
-        for column, seat in enumerate(seats):
+        for place, seat in enumerate(seats):
             curves = list(_one_agent(summary, agent, seat))
-            _column(axes[0, column], axes[1, column], f"{short(agent)} as {seat}", curves, first=column == 0)
+            column(axes[0, place], axes[1, place], f"{short(agent)} as {seat}", curves, first=place == 0)
         return figure
 
 
@@ -85,11 +85,12 @@ def agents_chart(summary: Row, agents: Sequence[str], seat: str) -> Figure:
     with style():
         figure = new_figure(4.6, 5.4)
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
-        _column(top, bottom, f"as {seat}", curves, first=True)
+        column(top, bottom, f"as {seat}", curves, first=True)
         return figure
 
 
-def _column(top: Axes, bottom: Axes, title: str, curves: Sequence[Curve], first: bool) -> None:
+def column(top: Axes, bottom: Axes, title: str, curves: Sequence[Curve], first: bool) -> None:
+    """Dials at one seat in two axes, one above the other; the ``first`` column of a figure names its axes."""
     top.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (5, 4)), zorder=1)
     top.text(0.97, 0.985, "asked = got", rotation=45, transform_rotates_text=True, rotation_mode="anchor",
              ha="right", va="bottom", fontsize=8)  # fmt: skip

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from experiments.match.contestants import SCRIPT
 from experiments.match.results import rho_text
 
 from .charts import FAINT, INK, new_figure, short, style
@@ -33,11 +34,12 @@ class Grid:
 
     Attributes:
         title: of the table.
-        rows, columns: their names, ``[R]`` and ``[C]``.
+        rows, columns: their names, ``[R]`` and ``[C]``, in full.
         values: ``[R, C]``; NaN where there is none.
         tints: ``[R, C]`` from -1 (blue) to 1 (orange).
         breaks: numbers of the rows, and of the columns, before which there is a line.
         corner: what the columns are.
+        starred: names that are drawn with a star.
     """
 
     title: str
@@ -47,11 +49,19 @@ class Grid:
     tints: Floats
     breaks: tuple[Sequence[int], Sequence[int]] = ((), ())
     corner: str = ""
+    starred: frozenset[str] = frozenset()
+
+    def label(self, name: str) -> str:
+        """A name as it is drawn."""
+        return f"{short(name)}{' *' if name in self.starred else ''}"
 
     def text(self, i: int, j: int, digits: int) -> str:
         """A number as it is written."""
         value = self.values[i, j]
-        return "–" if np.isnan(value) else f"{value:.{digits}f}".replace("0.", ".", 1)
+        if np.isnan(value):
+            return "–"
+        number = f"{round(value, digits) + 0.0:.{digits}f}"
+        return number.replace("0.", ".", 1) if number.lstrip("-").startswith("0.") else number
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every number as a row of data."""
@@ -79,11 +89,9 @@ def dial_grids(summary: Row, agent: str, measure: str) -> list[Grid]:
         numbers = np.array([[_number(values.get((seat, o, rho))) for rho in grid] for o in opponents])
         target = np.where(np.array(grid) >= 0, grid, np.nan)
         shade = _from_target(target) if measure == "rho_achieved" else _SHADES[measure]
-        names = [*(_starred(name, known) for name in opponents[:-1]), ALL]
-        columns, breaks = [rho_text(rho) for rho in grid], ([len(names) - 1], ())
-        found.append(
-            Grid(f"{MEASURES[measure]} as {seat}", names, columns, numbers, shade(numbers), breaks, "requested ρ")
-        )
+        columns, breaks = [rho_text(rho) for rho in grid], ([len(opponents) - 1], ())
+        title, stars = f"{MEASURES[measure]} as {seat}", _held_out(known)
+        found.append(Grid(title, opponents, columns, numbers, shade(numbers), breaks, "requested ρ", stars))
     return found
 
 
@@ -106,11 +114,12 @@ def payoff_grids(summary: Row, *, seats_together: bool = False) -> list[Grid]:
     }
     if seats_together:
         panels = {f"mean of {' and '.join(_seats(rows))}": np.mean(list(panels.values()), axis=0)}
-    names = [[_starred(name, known) for name in group] for group in (agents, opponents)]
+    names = [name.removeprefix(SCRIPT) for name in agents], [*opponents, ALL]
     families = [[_family(name, known) for name in group] for group in (agents, opponents)]
     breaks = _breaks(families[0]), _breaks([*families[1], ALL])
     shade = _SHADES["utility"]
-    return [Grid(title, names[0], [*names[1], ALL], v, shade(v), breaks) for title, v in panels.items()]
+    stars = _held_out(known)
+    return [Grid(title, *names, v, shade(v), breaks, starred=stars) for title, v in panels.items()]
 
 
 def _seats(rows: Sequence[Row]) -> list[str]:
@@ -118,7 +127,7 @@ def _seats(rows: Sequence[Row]) -> list[str]:
 
 
 def _family(name: str, known: Row) -> str:
-    strategy = known.get(name.removeprefix("script:"))
+    strategy = known.get(name.removeprefix(SCRIPT))
     return str(strategy["family"]) if strategy else ""
 
 
@@ -129,14 +138,11 @@ def _by_family(names: Iterable[str], known: Row) -> list[str]:
     for name, i in places.items():
         first.setdefault(_family(name, known), i)
     last = len(places)
-    return sorted(
-        names, key=lambda n: (first.get(_family(n, known), last), places.get(n.removeprefix("script:"), last))
-    )
+    return sorted(names, key=lambda n: (first.get(_family(n, known), last), places.get(n.removeprefix(SCRIPT), last)))
 
 
-def _starred(name: str, known: Row) -> str:
-    name = name.removeprefix("script:")
-    return f"{short(name)}{' *' if known.get(name, {}).get('split') == 'held_out' else ''}"
+def _held_out(known: Row) -> frozenset[str]:
+    return frozenset(name for name, about in known.items() if about["split"] == "held_out")
 
 
 def _breaks(families: Sequence[str]) -> list[int]:
@@ -182,12 +188,15 @@ def heatmap(grids: Sequence[Grid]) -> Figure:
 def _names(axes: Axes, grid: Grid, stacked: bool, dense: bool) -> None:
     axes.set_title(grid.title)
     places = np.arange(len(grid.columns)) + 0.5
-    axes.set_xticks(places, grid.columns, rotation=(90 if dense else 55) if stacked else 0, fontsize=7 if dense else 8)
+    columns = [grid.label(name) for name in grid.columns]
+    axes.set_xticks(places, columns, rotation=(90 if dense else 55) if stacked else 0, fontsize=7 if dense else 8)
     if stacked:
         for label in axes.get_xticklabels():
             label.set(ha="right", va="center" if dense else "baseline", rotation_mode="anchor")
     axes.set_xlabel(grid.corner)
-    axes.set_yticks(np.arange(len(grid.rows)) + 0.5, grid.rows, fontsize=7 if dense else 8.5)
+    axes.set_yticks(
+        np.arange(len(grid.rows)) + 0.5, [grid.label(name) for name in grid.rows], fontsize=7 if dense else 8.5
+    )
 
 
 def _panel(axes: Axes, grid: Grid, dense: bool) -> None:

@@ -119,16 +119,18 @@ def _best_response(plan: Plan, name: str, seat: Seat, games: Scenarios) -> dict[
 
 def table(found: Document) -> tuple[list[str], list[list[str]]]:
     """Head and rows for a page: against each opponent the best possible, the best reached by an agent under test (and by
-    whom, or at which ρ), and how far that is.
+    whom, or at which ρ), and, where both are of the same scenarios, how far that is.
     """
     seats = found["settings"]["seats"]
     best = {(r["opponent"], r["agent_seat"]): r["utility"] for r in found["landmarks"]["best_response"]["rows"]}
-    head = ["opponent", *(f"as {seat}: {what}" for seat in seats for what in ("best possible", "reached", "short by"))]
+    same = found["landmarks"]["best_response"]["games"] >= found["settings"]["games"]
+    kinds = ("best possible", "reached", "short by")[: 3 if same else 2]
+    head = ["opponent", *(f"as {seat}: {what}" for seat in seats for what in kinds)]
     rows = []
     for name in dict.fromkeys(opponent for opponent, _ in best):
         pairs = [(best.get((name, seat)), _reached(found, name, seat)) for seat in seats]
         if any(possible is not None for possible, _ in pairs):
-            rows.append([name, *(text for possible, cell in pairs for text in _cells(possible, cell))])
+            rows.append([name, *(text for pair in pairs for text in list(_cells(*pair))[: len(kinds)])])
     return head, rows
 
 

@@ -95,12 +95,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) ->
 def heat(grid: Grid) -> str:
     """A table with tints: it scrolls under its row names on a small screen, and each square says in full what it is."""
     upright = ' class="upright"' if max(map(len, grid.columns)) > 6 else ""
-    head = "".join(f"<th{upright}>{html.escape(name)}</th>" for name in grid.columns)
+    head = "".join(
+        f'<th{upright} title="{html.escape(name)}">{html.escape(grid.label(name))}</th>' for name in grid.columns
+    )
     lines = []
     for i, name in enumerate(grid.rows):
         apart = ' class="apart"' if i in grid.breaks[0] else ""
         squares = "".join(_square(grid, i, j) for j in range(len(grid.columns)))
-        lines.append(f'<tr{apart}><th title="{html.escape(name)}">{html.escape(name)}</th>{squares}</tr>\n')
+        label = html.escape(grid.label(name))
+        lines.append(f'<tr{apart}><th title="{html.escape(name)}">{label}</th>{squares}</tr>\n')
     return (
         f'<div class="scroll"><table class="heat"><caption>{html.escape(grid.title)}</caption>'
         f"<thead><tr><th>{html.escape(grid.corner)}</th>{head}</tr></thead><tbody>\n{''.join(lines)}</tbody></table></div>"

@@ -72,6 +72,7 @@ def _row(episodes: pa.Table, agent: str, name: str, pair: Sequence[float] | None
     earned, played, deals = sums  # utility is 0 at an impasse, so its sum over games is that over deals
     above, below = np.stack([earned, earned, deals], axis=1), np.stack([deals, played, played], axis=1)
     low, high = statistics.ratio_intervals(above, below, seed=seed)
+    low[2], high[2] = (bound[0] for bound in statistics.rate_intervals(deals[:, None], played[:, None]))
     mean = statistics.safe_ratio(above.sum(axis=0), below.sum(axis=0))
     known = PUBLISHED.get(name)
     found: dict[str, Any] = {"agent": agent, "configuration": name, "n": len(utility)}
@@ -101,7 +102,7 @@ def table(found: Document) -> tuple[list[str], list[list[str]]]:
                 _with_interval(row, "utility_deals"),
                 _percent(known.get("utility_deals")),
                 _with_interval(row, "utility"),
-                _percent(row["agreement_rate"]),
+                _with_interval(row, "agreement_rate"),
                 _percent(known.get("agreement_rate")),
                 _number(row["turns"]),
                 _number(known.get("turns")),

@@ -17,10 +17,14 @@ from experiments.match.configs import KNOWN
 from experiments.match.contestants import SCRIPT
 from experiments.match.results import rho_text
 
-from .columns import Columns
+from .columns import Columns, Index
 from .duels import Entry
-from .measures import Row, grouping, measured, tally
+from .measures import Key, Row, grouping, measured, tally
 
+Asked = tuple[float | None, float | None]
+"""Requests as buyer and as seller."""
+AT = "ρ "
+"""What the configuration of a dial that was asked for the same at all seats begins with."""
 SEAT_FIGURES = ("rho_requested", "utility", "utility_deals", "agreement_rate", "rho_achieved")
 _FIGURES = (
     "n",
@@ -57,7 +61,8 @@ def entries(columns: Columns, settings: Mapping[str, Any]) -> list[Entry]:
     """Who is ranked, in the order of the settings: everybody who played all seats that were played, without controls and
     without who is told both limits.
 
-    An agent that takes ρ is there once for each of its configurations (see `named`) that the grid holds.
+    An agent that takes ρ is there once for each of its configurations (see `named`) that the grid holds; without any, once
+    for each ρ in [0, 1] that it was asked for at all seats, as the configuration ``ρ 0.30``.
     """
     keys, groups = grouping(columns, ("agent", "agent_seat", "rho_requested"), settings)
     at = dict(zip(keys, groups, strict=True))
@@ -66,12 +71,30 @@ def entries(columns: Columns, settings: Mapping[str, Any]) -> list[Entry]:
     for agent in dict.fromkeys(agent for agent, _, _ in keys):
         if agent in settings.get("controls", []) or _cheats(agent):
             continue
-        for name, (buyer, seller) in ((None, (None, None)), *named(settings).items()):
-            requests = {seat: {"buyer": buyer, "seller": seller}[seat] for seat in seats}
-            cells = [at.get((agent, seat, rho)) for seat, rho in requests.items()]
-            played = [some for some in cells if some is not None]
-            if len(played) == len(seats):
-                found.append(Entry(agent, name, requests, np.concatenate(played)))
+        wanted: dict[str | None, Asked] = {None: (None, None)}
+        wanted.update(named(settings))
+        mine = _entries(agent, seats, at, wanted)
+        if not mine:
+            asked = dict.fromkeys(rho for who, _, rho in keys if who == agent and rho is not None and rho >= 0)
+            mine = _entries(agent, seats, at, {f"{AT}{rho_text(rho)}": (rho, rho) for rho in asked})
+        found += mine
+    return found
+
+
+def _entries(
+    agent: str,
+    seats: Sequence[str],
+    at: Mapping[Key, Index],
+    wanted: Mapping[str | None, Asked],
+) -> list[Entry]:
+    """Those of the ``wanted`` configurations that ``agent`` played at all seats."""
+    found = []
+    for name, (buyer, seller) in wanted.items():
+        requests = {seat: {"buyer": buyer, "seller": seller}[seat] for seat in seats}
+        cells = [at.get((agent, seat, rho)) for seat, rho in requests.items()]
+        played = [some for some in cells if some is not None]
+        if len(played) == len(seats):
+            found.append(Entry(agent, name, requests, np.concatenate(played)))
     return found
 
 
@@ -144,5 +167,7 @@ def title(row: Mapping[str, Any]) -> str:
     name = str(row["agent"]).removeprefix(SCRIPT)
     if row["configuration"] is None:
         return name
+    if row["configuration"].startswith(AT):
+        return f"{name}, {row['configuration']}"
     rho = " / ".join(rho_text(seat["rho_requested"]) for seat in row["seats"].values())
     return f"{name}, {row['configuration']} (ρ {rho})"

@@ -101,7 +101,7 @@ def _ordered(row: Row, p_holm: float) -> Row:
 
 
 def contrasts(columns: Columns, settings: Mapping[str, Any]) -> list[Row]:
-    """The first agent against each other one, controls too, seat by seat, over all ρ; one family.
+    """The first agent against each other one, controls too, seat by seat, over all ρ in [0, 1]; one family.
 
     Games are paired by scenario and opponent; in each an agent's utility is the mean over its ρ.
 
@@ -109,7 +109,9 @@ def contrasts(columns: Columns, settings: Mapping[str, Any]) -> list[Row]:
         Rows of ``agent``, ``against``, ``agent_seat``, ``utility_difference`` with ``low`` and ``high``, ``p``, ``p_holm``.
     """
     first, *others = settings.get("agents") or list(dict.fromkeys(cell.agent for cell in columns.cells)) or [""]
-    groups = groups_of([(cell.agent, cell.agent_seat, cell.opponent) for cell in columns.cells])
+    asked = [cell.rho_requested is None or cell.rho_requested >= 0 for cell in columns.cells]
+    keys = [(cell.agent, cell.agent_seat, cell.opponent) for cell in columns.cells]
+    groups = groups_of([key if kept else None for key, kept in zip(keys, asked, strict=True)])
     opponents = list(dict.fromkeys(cell.opponent for cell in columns.cells))
     rows = []
     for seat in ("buyer", "seller"):

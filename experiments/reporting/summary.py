@@ -23,7 +23,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments.match.results import SCHEMA_VERSION
 
-from .calibration import calibrations, calibrations_by_split
+from .calibration import calibrations, calibrations_by_split, dial_contrasts
 from .columns import Columns, Source
 from .duels import duels, table
 from .measures import grouped
@@ -52,7 +52,8 @@ def summarise(episodes: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
     columns = Columns.of(episodes)
     overall = grouped(columns, ("agent", "agent_seat", "rho_requested"), settings, clustered=True)
     by_agent = calibrations(columns, settings)
-    tested = next(iter(by_agent.values()), {})
+    controls = settings.get("controls", [])
+    tested = next((by_agent[a] for a in sorted(by_agent, key=lambda agent: agent in controls)), {})
     ranked = entries(columns, settings)
     paired = duels(columns, ranked)
     return clean(
@@ -64,6 +65,7 @@ def summarise(episodes: Source, settings: Mapping[str, Any]) -> dict[str, Any]:
             "calibration": {seat: tested.get(seat, {}) for seat in ("buyer", "seller")},
             "calibration_by_agent": by_agent,
             "calibration_by_split": calibrations_by_split(columns, settings),
+            "dial_contrasts": dial_contrasts(columns, settings),
             "configurations": configurations(overall, settings),
             "ranking": ranking(columns, ranked, overall, settings),
             "tests": tests(columns, ranked, paired, settings),

@@ -12,7 +12,7 @@ from .. import published
 from ..dial_charts import agents_chart, curve_records
 from ..page import heading, note, table
 from ..plots import Panels, Plot
-from .material import Element, Material, bounds, p_value, share, signed, span, text
+from .material import Document, Element, Material, bounds, share, signed, span, text
 
 
 def protocol(material: Material) -> Iterator[Element]:
@@ -46,29 +46,31 @@ def ablations(material: Material) -> Iterator[Element]:
         )
         plots.append(Plot(f"arms-{seat}", draw, list(data)))
     yield Panels(plots, "The dial of each arm over all opponents; bars are 95 % intervals with scenarios resampled.")
-    head = ["arm", "seat", "slope", "MAE", "Spearman", "agreement",
-            "utility over all ρ", "minus the first", "p (Holm)"]  # fmt: skip
+    head = ["arm", "seat", "slope", "minus the first", "MAE", "minus the first", "Spearman", "agreement", "utility"]
     yield table(head, list(_rows(material, arms)), names=2)
+    yield note(
+        "Minus the first: from the same scenarios drawn for both, so that what these have in common drops out. Utility is "
+        "over all requests in [0, 1]; of the shuffled control it is that of its agent up to the last digits, since it plays "
+        "the same requests in other places."
+    )
 
 
 def _rows(material: Material, arms: dict[str, str]) -> Iterator[list[str]]:
     found = material.found
-    contrasts = {(c["against"], c["agent_seat"]): c for c in found["contrasts"] if c["agent"] == next(iter(arms))}
+    contrasts = {(c["agent"], c["agent_seat"]): c for c in found.get("dial_contrasts", [])}
     for agent in arms:
         for seat, c in found["calibration_by_agent"][agent].items():
             rows = [r for r in found["overall"] if (r["agent"], r["agent_seat"]) == (agent, seat)]
             rows = [r for r in rows if r["rho_requested"] is not None and r["rho_requested"] >= 0]
             games = sum(r["n"] for r in rows)
             utility = sum(r["utility"] * r["n"] for r in rows) / games if games else None
-            figures = [span(c, name) for name in ("slope", "mae", "spearman")]
-            against = contrasts.get((agent, seat))
-            # A contrast is the first agent minus this one; the table says what this arm has over the first.
-            gap = "–" if against is None else _opposite(against)
-            p = "" if against is None else p_value(against["p_holm"])
-            yield [agent, seat, *figures, share(c, "agreement_rate_all"), text(utility), gap, p]
+            gaps = [_gap(contrasts.get((agent, seat)), name) for name in ("slope", "mae")]
+            dial = [span(c, "slope"), gaps[0], span(c, "mae"), gaps[1], span(c, "spearman")]
+            yield [agent, seat, *dial, share(c, "agreement_rate_all"), text(utility)]
 
 
-def _opposite(contrast: dict[str, float]) -> str:
-    low, high = contrast["low"], contrast["high"]
-    turned = (None, None) if low is None or high is None else (-high, -low)
-    return f"{signed(-contrast['utility_difference'])} {bounds(*turned, '+')}".strip()
+def _gap(contrast: Document | None, name: str) -> str:
+    if contrast is None or contrast[f"{name}_difference"] is None:
+        return "–"
+    interval = bounds(contrast[f"{name}_low"], contrast[f"{name}_high"], "+")
+    return f"{signed(contrast[f'{name}_difference'])} {interval}".strip()

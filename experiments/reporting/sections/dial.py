@@ -10,7 +10,7 @@ from ..dial_charts import SPLITS, calibration_chart, curve_records
 from ..heatmaps import MEASURES, dial_grids, heatmap
 from ..page import heading, heat, note, table
 from ..plots import Folded, Panels, Plot
-from .material import Document, Element, Material, file_name, percent, share, span, text
+from .material import Document, Element, Material, percent, share, span, text
 
 _HEAD = [
     "agent", "seat", "opponents", "MAE", "bias", "slope", "intercept", "Spearman", "per game", "falls", "largest fall",
@@ -54,7 +54,7 @@ def _seats(material: Material, agent: str) -> list[str]:
 def _calibration_plot(material: Material, agent: str, seat: str) -> Plot:
     beside = [agent, *material.settings.get("controls", [])]
     data = list(curve_records(material.found, list(dict.fromkeys(beside)), seat))
-    name = file_name("calibration", agent, seat)
+    name = material.file_name("calibration", agent, seat)
     return Plot(name, partial(calibration_chart, material.found, agent, [seat]), data)
 
 
@@ -104,5 +104,5 @@ def _heat_plot(material: Material, agent: str, measure: str) -> Plot:
     grids = dial_grids(material.found, agent, measure)
     data = [{"agent": agent, **row} for grid in grids for row in grid.records()]
     tables = "".join(heat(grid) for grid in grids)
-    name = file_name("heatmap", agent, measure)
+    name = material.file_name("heatmap", agent, measure)
     return Plot(name, partial(heatmap, grids), data, html=f'<div class="heats">{tables}</div>')

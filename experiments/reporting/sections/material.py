@@ -48,10 +48,17 @@ class Material:
         controls = self.settings.get("controls", [])
         return [a for a in self.dials if a not in controls] or self.dials
 
+    def file_name(self, kind: str, agent: str, *more: str) -> str:
+        """The name of the files of an agent's chart: letters and digits, another for every agent."""
+        agents = list(self.settings["agents"])
+        before = agents[: agents.index(agent)] if agent in agents else []
+        twins = sum(_slug(other) == _slug(agent) for other in before)
+        words = [kind, agent, *([str(twins + 1)] if twins else []), *more]
+        return "-".join(_slug(word) for word in words)
 
-def file_name(*parts: str) -> str:
-    """Words as the name of a file and of an element."""
-    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
 def text(value: float | None) -> str:

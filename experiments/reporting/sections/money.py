@@ -54,7 +54,7 @@ def best_possible(material: Material) -> Iterator[Element]:
         yield note(
             "Best possible: mean utility of the best response to each opponent, by a player that knows its limit, "
             f"its rule and its luck, in the first {marks['best_response']['games']} scenarios. Reached: the best "
-            "row of this tournament against it, controls left out."
+            f"row of this tournament against it, over all {material.settings['games']} scenarios, controls left out."
         )
         yield table(head, rows)
     for reason, names in landmarks.without(material.found).items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from experiments.match import results
+from experiments.match.contestants import SCRIPT
 
 from .. import ranking
 from ..page import tiles
@@ -14,7 +15,7 @@ from .material import Document, Material, percent, text
 
 def title(found: Document) -> str:
     """Of the report."""
-    agents = found["settings"]["agents"]
+    agents = [agent.removeprefix(SCRIPT) for agent in found["settings"]["agents"]]
     return f"Tournament: {', '.join(agents[:3])}{f' and {len(agents) - 3} more' if len(agents) > 3 else ''}"
 
 
@@ -29,17 +30,17 @@ def opening(material: Material) -> Iterator[str]:
         f"{len(s['opponents'])} opponents, as {' and '.join(s['seats'])}, at most {s['max_turns']} turns, "
         f"seed {s['seed']}. Every agent, ρ and opponent met the same scenarios with the same luck.{protocol}</p>"
     )
-    said = verdict(found)
+    said = verdict(material)
     if said:
         yield f"<p>{escape(said)}</p>"
     yield tiles(_headline(material))
 
 
-def verdict(found: Document) -> str:
-    """One sentence on the first agent's dial; empty where no agent takes ρ."""
+def verdict(material: Material) -> str:
+    """One sentence on the dial of the first agent under test; empty where no agent takes ρ."""
     parts = []
-    agent = next(iter(found["calibration_by_agent"]), None)
-    for seat, c in found["calibration_by_agent"].get(agent, {}).items():
+    agent = next(iter(material.tested), "")
+    for seat, c in material.found["calibration_by_agent"].get(agent, {}).items():
         rates = [rate for rate, rho in zip(c["agreement_rate"], c["rho"], strict=True) if rho >= 0]
         if rates and c["mae"] is not None:
             parts.append(
@@ -56,7 +57,7 @@ def _headline(material: Material) -> Iterator[tuple[str, str]]:
         if c:
             yield text(c["spearman"]), f"Spearman of requested and achieved ρ, {seat}"
             yield text(c["mae"]), f"mean |achieved − requested| of deals, {seat}"
-    first = material.settings["agents"][0]
+    first = (material.tested or material.settings["agents"])[0]
     for name, seats in found["configurations"].get(first, {}).items():
         buyer, seller = (results.rho_text(seats[s]["rho_requested"]) for s in ("buyer", "seller"))
         deals = percent(seats["both"]["agreement_rate"])
@@ -66,4 +67,4 @@ def _headline(material: Material) -> Iterator[tuple[str, str]]:
         yield text(scripts[0]["utility"]), f"utility, {ranking.title(scripts[0])}, the best script"
     if not found["calibration_by_agent"]:
         for row in sorted(found["overall"], key=lambda r: -r["utility"])[:4]:
-            yield text(row["utility"]), f"utility, {row['agent']} as {row['agent_seat']}"
+            yield text(row["utility"]), f"utility, {row['agent'].removeprefix(SCRIPT)} as {row['agent_seat']}"

@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from html import escape
+from pathlib import Path
 
-from experiments.replay import replay_command
+from experiments.match.recorded import replay_command
 
-from .. import concession
+from .. import concession, ranking
 from ..games import standing_out
 from ..page import heading, note
 from ..plots import Folded, Panels, Plot
 from ..transcripts import card, explorer
-from .material import Element, Material, file_name
+from .material import Element, Material
 
-_HERE = "."
+_HERE = Path()
 """The folder of the report, whatever it is called: a page should not depend on where it stands."""
 _SHOWN = 4
-"""Agents without ρ whose curves are drawn where nobody takes ρ."""
+"""Agents, the best ones, whose curves are drawn where nobody takes ρ."""
 
 
 def concessions(material: Material) -> Iterator[Element]:
     """Offers over own turns at each ρ, with both reservations."""
     counted = material.games.concessions
-    shown = material.tested or [a for a in material.settings["agents"] if a in counted.agents()][:_SHOWN]
+    best = dict.fromkeys(row["agent"] for row in ranking.standings(material.found) if row["agent"] in counted.agents())
+    shown = material.tested or list(best)[:_SHOWN]
     if not any(len(curve) for a in shown for s in material.seats for curve in counted.curves(a, s).values()):
         return
     yield heading("concessions", "How it gives way")
@@ -37,7 +39,7 @@ def concessions(material: Material) -> Iterator[Element]:
         for seat in material.seats:
             data = list(concession.records(counted, agent, seat))
             name, draw = (
-                file_name("concession", agent, seat),
+                material.file_name("concession", agent, seat),
                 partial(concession.concession_chart, counted, agent, seat),
             )
             if data:
