@@ -45,6 +45,8 @@ class StrategyInfo:
             `agents.validation`, whose split is ``validation``.
         ranges: of the parameters that `sample_strategies` draws.
         cheating: whether it is told what no seat can know; such are in no list and play only when they are named.
+        teaching: whether it is asked to reach a settlement, to make training data; such are in no list that does not ask for
+            them, so that no pool, population or collection has them by the way.
     """
 
     name: str
@@ -59,6 +61,7 @@ class StrategyInfo:
     split: str = TRAIN
     ranges: Mapping[str, Range] = field(default_factory=dict)
     cheating: bool = False
+    teaching: bool = False
 
     def __post_init__(self) -> None:
         for name in ("defaults", "ranges"):
@@ -236,13 +239,19 @@ register_form(LEARNED, _learned)
 
 
 def list_strategies(
-    *, split: str | None = None, family: str | None = None, evaluable: bool | None = None, cheating: bool = False
+    *,
+    split: str | None = None,
+    family: str | None = None,
+    evaluable: bool | None = None,
+    cheating: bool = False,
+    teaching: bool = False,
 ) -> list[str]:
     """Names of the registered strategies, in order of registration, narrowed by the given fields of `StrategyInfo`."""
     return [
         s.name
         for s in _REGISTRY.values()
         if s.cheating == cheating
+        and s.teaching == teaching
         and (split is None or s.split == split)
         and (family is None or s.family == family)
         and (evaluable is None or s.evaluable == evaluable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 from zlib import crc32
@@ -50,15 +51,20 @@ def sample_strategies(family: str, n: int, seed: int = 0, *, held_out: bool = Fa
         drawn = {name: span.at(u) for (name, span), u in zip(info.ranges.items(), row[1:].tolist(), strict=False)}
         policy = make(info.name, **{**drawn, **params})
         given = {name: value for name, value in params.items() if name in info.ranges or name not in NEUTRAL}
-        shown = ", ".join(f"{name}={value!r}" for name, value in {**drawn, **given}.items())
-        policy.name = f"{family if len(kinds) == 1 else info.name}({shown})"
+        policy.name = label(family if len(kinds) == 1 else info.name, {**drawn, **given})
         members.append(policy)
     return members
 
 
+def label(name: str, params: Mapping[str, Any]) -> str:
+    """The member ``name(parameter=value, …)``, as `agents.make` builds it again, to the last digit."""
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in params.items())})"
+
+
 def _kinds(family: str, held_out: bool) -> list[StrategyInfo]:
     """One strategy for each rule of the family; those that share a rule differ in what is drawn."""
-    found = [describe(name) for name in list_strategies(family=family)]
+    names = list_strategies(family=family) or list_strategies(family=family, teaching=True)
+    found = [describe(name) for name in names]
     if not found:
         raise unknown("family", family, {describe(name).family for name in list_strategies()})
     trained = [info for info in found if info.may_train]

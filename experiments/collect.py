@@ -32,7 +32,7 @@ from bargain_env import PRESETS, MoveKind, Trajectories
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import replacing, sha256
 from experiments import cli
-from experiments.corpus import records
+from experiments.corpus import records, teachers
 from experiments.corpus.dataset_writer import DatasetWriter
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.parquet_stream import ParquetStream
@@ -56,6 +56,8 @@ class Settings:
     """Where games come from: paper, hidden or no_deal."""
     strategies: str = "train"
     """``train`` (every registered strategy that is not held out) or names separated by commas."""
+    teacher_share: float = 0.0
+    """Chance of each seat of each game to be played by a target-seeking teacher, its target drawn evenly from [0, 1]."""
     max_turns: int = 20
     """Moves of both seats together."""
     plugin: Path | None = None
@@ -117,6 +119,7 @@ def _check(settings: Settings) -> list[str]:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
     if settings.seed >= 2**53:
         raise InputError(f"--seed {settings.seed} must be below 2**53")
+    teachers.require_share(settings.teacher_share)
     if settings.scenario not in PRESETS:
         raise unknown("scenario", settings.scenario, PRESETS)
     if settings.strategies == "train":
@@ -157,24 +160,28 @@ def _play_shards(settings: Settings, names: list[str]) -> Iterator[tuple[StepRow
     name_of_run = records.run_name(settings.seed, _shaping(settings, names))
     for first in range(0, settings.episodes, settings.shard):
         n = min(settings.shard, settings.episodes - first)
-        result, pair = _play(settings, names, first, n)
+        result, players = _play(settings, names, first, n)
         legal = np.flatnonzero(~(result.kinds == MoveKind.INVALID).any(axis=1))
-        players = np.array(names, dtype=object)[pair[legal]]
-        rows = rows_of_games(result.take(legal), name_of_run, players[:, 0].tolist(), players[:, 1].tolist())
+        buyers, sellers = players[legal].T.tolist()
+        rows = rows_of_games(result.take(legal), name_of_run, buyers, sellers)
         yield rows, n - len(legal)
 
 
 def _play(settings: Settings, names: list[str], first: int, n: int) -> tuple[Trajectories, np.ndarray]:
-    """``n`` games from scenario id ``first`` on, and ``[n, 2]`` which strategy is buyer and which seller."""
+    """``n`` games from scenario id ``first`` on, and ``[n, 2]`` the names of buyer and seller."""
     games = bargain_env.sample(settings.scenario, n, seed=settings.seed, first_id=first, max_turns=settings.max_turns)
-    pair = pairs.draw(games, len(names))
-    buyer, seller = (pairs.routed(names, pair[:, seat], PRESETS[settings.scenario]) for seat in (0, 1))
-    return bargain_env.play(games, buyer, seller), pair
+    players = np.array(names, dtype=object)[pairs.draw(games, len(names))]
+    players = teachers.seated(players, games, settings.teacher_share)
+    buyer, seller = (pairs.by_name(players[:, seat], PRESETS[settings.scenario]) for seat in (0, 1))
+    return bargain_env.play(games, buyer, seller), players
 
 
 def _shaping(settings: Settings, names: list[str]) -> dict[str, Any]:
     """The settings that shape a game of a given seed and id."""
-    return {"scenario": settings.scenario, "strategies": names, "max_turns": settings.max_turns}
+    shaping: dict[str, Any] = {"scenario": settings.scenario, "strategies": names, "max_turns": settings.max_turns}
+    if settings.teacher_share:  # without teachers, games keep the ids that they always had
+        shaping["teacher_share"] = settings.teacher_share
+    return shaping
 
 
 def _progress(

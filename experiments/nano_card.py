@@ -8,6 +8,8 @@ from typing import Any
 def nano_card(settings: dict[str, Any]) -> str:
     """Markdown text of the card of a run of `experiments.pipeline` with these settings."""
     options = {k: v for k, v in settings.items() if k not in ("out", "games", "quiet")}
+    share = settings["teacher_share"]
+    taught = f",\n  {100 * share:g} % of their seats played by target-seeking teachers" if share else ""
     command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
     return f"""# janus-nano
 
@@ -18,7 +20,7 @@ turns its bargaining posture by a number ρ in [0, 1]: 0 asks for the buyer's be
   prompt taken from another game, so that it cannot know what ρ means ({settings["base_steps"]:,} steps of
   {settings["batch_size"]} decisions).
 - **Adapter**: rank 16, trained on the same games with the ρ that each game reached ({settings["adapter_steps"]:,} steps).
-- **Games**: preset `{settings["scenario"]}`, random pairs of the strategies registered as `train`, both starters.
+- **Games**: preset `{settings["scenario"]}`, random pairs of the strategies registered as `train`, both starters{taught}.
 - **Use**: `python -m experiments.tournament --agents janus-nano --scenario {settings["scenario"]}`. Decode with `mean`.
 - **Limits**: it knows the price range, the 20 turns and the opponents of its preset, and nothing else. It was
   not trained on other presets: measure it there before relying on it. Its dial is monotone but compressed: a request

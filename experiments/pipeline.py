@@ -23,6 +23,7 @@ import torch
 from bargain_env import preset
 from bargain_env.files import replacing_folder
 from experiments import cli, pretrain, tournament, train
+from experiments.corpus.teachers import require_share
 from experiments.nano_card import nano_card
 from experiments.stages import Stage, adapter_settings, claim, data_stages, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
@@ -42,6 +43,8 @@ class Settings:
     """Where the training games come from: paper, hidden or no_deal."""
     episodes: int = 16_000
     """Training games."""
+    teacher_share: float = 0.0
+    """Share of their seats that target-seeking teachers play; see `experiments.collect`."""
     base_steps: int = 10_000
     """Optimizer steps of the base, on rho-blind play."""
     adapter_steps: int = 14_000
@@ -74,7 +77,8 @@ def run(settings: Settings) -> Path:
         seed=settings.seed, quiet=settings.quiet,
     )  # fmt: skip
     stages = [
-        *data_stages(out, seed=settings.seed, scenario=settings.scenario, episodes=settings.episodes),
+        *data_stages(out, seed=settings.seed, scenario=settings.scenario, episodes=settings.episodes,
+                     teacher_share=settings.teacher_share),
         Stage("pretrain", model / "base" / "config.json", lambda: pretrain.run(
             pretrain.Settings(ready, model / "base", max_steps=settings.base_steps, batch_size=settings.batch_size,
                               seed=settings.seed, quiet=settings.quiet))),
@@ -97,6 +101,7 @@ def _check(settings: Settings) -> None:
     preset(settings.scenario)
     least = {"seed": 0, "episodes": 1, "base_steps": 1, "adapter_steps": 1, "batch_size": 1, "games": 0, "threads": 1}
     require_least(settings, least)
+    require_share(settings.teacher_share)
 
 
 def publish(final: Path, model: Path, settings: Settings) -> None:

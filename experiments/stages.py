@@ -64,13 +64,17 @@ def require_least(settings: Any, least: Mapping[str, int]) -> None:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
 
 
-def data_stages(out: Path, *, seed: int, scenario: str, episodes: int) -> list[Stage]:
-    """Training data from nothing: games of random pairs in ``out/raw``, and decisions of them in ``out/ready``."""
+def data_stages(out: Path, *, seed: int, scenario: str, episodes: int, teacher_share: float = 0.0) -> list[Stage]:
+    """Training data from nothing: games of random pairs in ``out/raw``, and decisions of them in ``out/ready``.
+
+    The last argument is that of `experiments.collect`.
+    """
     raw, ready = out / "raw", out / "ready"
     held_back = seed + 1_000_000  # training games never share a seed with tournaments of small seeds
     return [
         Stage("collect", raw / "manifest.json", lambda: collect.run(
-            collect.Settings(episodes, held_back, scenario, out=raw, format="jsonl", quiet=True))),
+            collect.Settings(episodes, held_back, scenario, teacher_share=teacher_share, out=raw, format="jsonl",
+                             quiet=True))),
         Stage("prepare", ready / "manifest.json", lambda: prepare.run(
             prepare.Settings(raw / "episodes.jsonl", ready, seed=seed, quiet=True))),
     ]  # fmt: skip

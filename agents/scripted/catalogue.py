@@ -65,6 +65,11 @@ HELD_OUT: tuple[Entry, ...] = (
 )
 """Never in training data: families that do not train, and of some that do a variant outside the trained ranges."""
 
+TEACHERS: tuple[Entry, ...] = (
+    Entry("target_seeking", f.TARGET_SEEKING, "seeks the settlement it was asked for, takes nothing far from it", {}),
+)
+"""They train, but no list has them: `experiments.collect` seats as many as it is asked to."""
+
 CATALOGUE = TRAINED + HELD_OUT
 
 
@@ -81,10 +86,11 @@ def _register(entry: Entry, split: str) -> None:
         stochastic=family.stochastic,
         uses_history=family.uses_history,
         evaluable=family.evaluable,
+        teaching=family.teaching,
         split=split,
     )
 
 
-for _entries, _split in ((TRAINED, "train"), (HELD_OUT, "held_out")):
+for _entries, _split in ((TRAINED, "train"), (HELD_OUT, "held_out"), (TEACHERS, "train")):
     for _entry in _entries:
         _register(_entry, _split)

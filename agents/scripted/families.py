@@ -24,6 +24,7 @@ from .modelling import BestReply, Counter
 from .reactive import AveragedTitForTat, RelativeTitForTat, SplitDifference, TitForTat
 from .resource import ResourceDependent
 from .simple import Anywhere, NearLimit
+from .teaching import target_seeking
 from .time_dependent import Exponential, Fair, Hardliner, Noisy, Polynomial, WalkAway
 
 FARATIN = "Faratin, Sierra, Jennings 1998, Robotics and Autonomous Systems 24(3-4):159-182"
@@ -50,6 +51,7 @@ class Family:
     stochastic: bool = False
     uses_history: bool = False
     evaluable: bool = True
+    teaching: bool = False
 
 
 # ── how parameters become tactics, where these do not take them as they are ───────────────────────────────────────────
@@ -193,6 +195,26 @@ NAIVE_BOULWARE = Family(
     factory=composed(_walk_away, AcConst(0.0)),
     source=JANUS,
     ranges={"exponent": Range(2.0, 4.0, log=True)},
+)
+
+# ── asked to reach a settlement ───────────────────────────────────────────────────────────────────────────────────────
+
+TARGET_SEEKING = Family(
+    name="target_seeking",
+    factory=target_seeking,
+    source=HERE,
+    ranges={
+        "target": Range(0.0, 1.0),
+        "opening": Range(0.0, 0.15),
+        "beta": Range(0.3, 3.0, log=True),
+        "generous": Range(0.5, 1.0),
+        "tolerance": Range(0.02, 0.1),
+        "widening": Range(0.0, 0.2),
+        "late": Range(0.1, 0.4),
+        "last": Range(0.0, 0.4),
+    },
+    evaluable=False,
+    teaching=True,
 )
 
 # ── held out ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,6 +16,12 @@ def draw(games: Scenarios, n: int) -> NDArray[np.intp]:
     return (drawn * n).astype(np.intp)
 
 
+def by_name(names: NDArray[np.object_], preset: Preset) -> RoutedPolicy:
+    """The strategies of a seat as one policy; ``names`` ``[B]`` says who plays each game."""
+    used, assignment = np.unique(names.astype(str), return_inverse=True)
+    return routed(used.tolist(), assignment, preset)
+
+
 def routed(names: list[str], choice: NDArray[np.intp], preset: Preset) -> RoutedPolicy:
     """The strategies of a seat as one policy; ``choice`` ``[B]`` says who plays each game, who plays none is not built."""
     used, assignment = np.unique(choice, return_inverse=True)
