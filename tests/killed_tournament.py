@@ -14,11 +14,11 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from killing import Trap, forked
 
 from bargain_env.files import replacing
 from experiments import tournament
@@ -36,50 +36,24 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-class Trap:
-    """Counts what a run does and kills the process at the ``at``-th event."""
+def halfway_through_removing(trap: Trap) -> None:
+    """When one of the files of a folder is gone and the others are not, there is an event."""
+    inner = shutil.rmtree
 
-    def __init__(self, at: int | None) -> None:
-        self.at, self.names = at, list[str]()
+    def remove(path: Any, **kwargs: Any) -> None:
+        files = sorted(Path(path).iterdir(), reverse=True) if Path(path).is_dir() else []
+        if files:
+            files[0].unlink()
+            trap.event("half of a folder")
+        inner(path, **kwargs)
 
-    def event(self, name: str) -> None:
-        """Something happens now."""
-        self.names.append(name)
-        if len(self.names) == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(self, holder: Any, name: str) -> None:
-        """Make every call of ``holder.name`` an event before it and one after it."""
-        inner: Callable[..., Any] = getattr(holder, name)
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self.event(f"before {name}")
-            result = inner(*args, **kwargs)
-            self.event(f"after {name}")
-            return result
-
-        setattr(holder, name, watched)
-
-    def halfway_through_removing(self) -> None:
-        """When one of the files of a folder is gone and the others are not, there is an event."""
-        inner = shutil.rmtree
-
-        def remove(path: Any, **kwargs: Any) -> None:
-            files = sorted(Path(path).iterdir(), reverse=True) if Path(path).is_dir() else []
-            if files:
-                files[0].unlink()
-                self.event("half of a folder")
-            inner(path, **kwargs)
-
-        store.shutil.rmtree = remove  # type: ignore[attr-defined, assignment]
+    store.shutil.rmtree = remove  # type: ignore[attr-defined, assignment]
 
 
 def child(settings: tournament.Settings, at: int | None) -> tuple[list[str], int]:
     """Run in a fork; the names of its events and how many shards it found finished, or nothing if it was killed."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
+
+    def run() -> tuple[list[str], int]:
         arena.SCRIPT_ROWS, arena.BLOCK_ROWS = 8, 4
         tournament.report.write = page  # drawing takes seconds and is the same in all runs
         tournament.landmarks.GAMES = 1
@@ -89,7 +63,7 @@ def child(settings: tournament.Settings, at: int | None) -> tuple[list[str], int
         trap.around(engines.ShardPlayer, "play")
         trap.around(shard_player, "encode")
         trap.around(tournament.results, "write_pieces")
-        trap.halfway_through_removing()
+        halfway_through_removing(trap)
         resume = store.ShardStore.resume
 
         def noted(self: store.ShardStore) -> Any:
@@ -99,16 +73,9 @@ def child(settings: tournament.Settings, at: int | None) -> tuple[list[str], int
 
         store.ShardStore.resume = noted  # type: ignore[method-assign]
         tournament.run(settings)
-        with os.fdopen(write, "w") as out:
-            json.dump([trap.names, found[0]], out)
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as told:
-        text = told.read()
-    _, status = os.waitpid(pid, 0)
-    if at is None and status != 0:
-        raise SystemExit(f"a run that nobody killed ended with {status}")
-    names, kept = json.loads(text) if text else ([], 0)
+        return trap.names, found[0]
+
+    names, kept = forked(run, must_end=at is None) or ([], 0)
     return names, kept
 
 

@@ -11,17 +11,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import random
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 import transformers.models.qwen2.modeling_qwen2  # noqa: F401  (before forking, or every child would import it)
+from killing import Trap, forked
 
 import hyperlora.checkpoint
 import hyperlora.train
@@ -32,69 +30,35 @@ from hyperlora.checkpoint import WEIGHTS
 STEPS = 9
 
 
-class Trap:
-    """Counts what a run does and kills the process at the ``at``-th event."""
+def halfway_through_saving(trap: Trap) -> None:
+    """Between the two halves of every weights file there is an event."""
+    inner = safetensors.torch.save_file
 
-    def __init__(self, at: int | None) -> None:
-        self.at, self.seen, self.names = at, 0, []
+    def save(tensors: Any, path: Any, *args: Any, **kwargs: Any) -> None:
+        inner(tensors, path, *args, **kwargs)
+        whole = Path(path).read_bytes()
+        Path(path).write_bytes(whole[: len(whole) // 2])
+        trap.event("half of a file")
+        Path(path).write_bytes(whole)
 
-    def event(self, name: str) -> None:
-        """Something happens now."""
-        self.seen += 1
-        self.names.append(name)
-        if self.seen == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(self, holder: Any, name: str) -> None:
-        """Make every call of ``holder.name`` an event before it and one after it."""
-        inner: Callable[..., Any] = getattr(holder, name)
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self.event(f"before {name}")
-            result = inner(*args, **kwargs)
-            self.event(f"after {name}")
-            return result
-
-        setattr(holder, name, watched)
-
-    def halfway_through_saving(self) -> None:
-        """Between the two halves of every weights file there is an event."""
-        inner = safetensors.torch.save_file
-
-        def save(tensors: Any, path: Any, *args: Any, **kwargs: Any) -> None:
-            inner(tensors, path, *args, **kwargs)
-            whole = Path(path).read_bytes()
-            Path(path).write_bytes(whole[: len(whole) // 2])
-            self.event("half of a file")
-            Path(path).write_bytes(whole)
-
-        hyperlora.checkpoint.save_file = save
+    hyperlora.checkpoint.save_file = save
 
 
 def child(settings: train.Settings, at: int | None) -> list[str]:
     """Run in a fork; the names of its events, or nothing if it was killed."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
+
+    def run() -> list[str]:
         torch.set_num_threads(1)
         trap = Trap(at)
         trap.around(torch.optim.AdamW, "step")
         trap.around(Path, "replace")
         trap.around(hyperlora.train.Loop, "gradients")
         trap.around(Keeper, "on_step")
-        trap.halfway_through_saving()
+        halfway_through_saving(trap)
         train.run(settings)
-        with os.fdopen(write, "w") as out:
-            json.dump(trap.names, out)
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as told:
-        text = told.read()
-    _, status = os.waitpid(pid, 0)
-    if at is None and status != 0:
-        raise SystemExit(f"a run that nobody killed ended with {status}")
-    return json.loads(text) if text else []
+        return trap.names
+
+    return forked(run, must_end=at is None) or []
 
 
 def main(data: str, base: str, out: str, *seeds: str) -> None:

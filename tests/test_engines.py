@@ -210,13 +210,20 @@ def gone(group):
     return False
 
 
+def hear_ctrl_c():
+    """In the child: what is started in the background of a shell script ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_says_how_to_continue(tmp_path, workers):
     file, out = plugin(tmp_path, SLOW), tmp_path / "out"
     given = ["--agents", "script:mine", "--opponents", "mine", "--games", "48", "--scenario", "paper", "--quiet"]
     command = [sys.executable, "-m", "experiments.tournament", *given, "--plugin", str(file), "--out", str(out)]
     command += ["--workers", str(workers)] if workers > 1 else []
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_ctrl_c
+    )
     wait_for(lambda: len(list(out.glob("shards/*.parquet"))) > 1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too
     last = process.communicate(timeout=60)[1].splitlines()

@@ -34,12 +34,12 @@ def calibration(material: Material) -> Iterator[Element]:
     if not material.dials:
         return
     yield heading("calibration", "Does the dial do what it says?")
-    caption = (
-        "Mean achieved ρ of the deals at each requested ρ; bars are 95 % intervals with scenarios resampled. "
-        "Opponents that training data were made with and held-out ones are apart. Achieved ρ is defined for deals "
-        "only: read it with the agreement rate of the same games, below it. Controls, whose dial is dead by "
-        "construction, are muted."
-    )
+    caption = "Mean achieved ρ of the deals at each requested ρ; bars are 95 % intervals with scenarios resampled. "
+    if len(material.found.get("calibration_by_split", {})) > 1:
+        caption += "Opponents that training data were made with and held-out ones are apart. "
+    caption += "Achieved ρ is defined for deals only: read it with the agreement rate of the same games, below it."
+    if material.settings.get("controls"):
+        caption += " Controls, whose dial is dead by construction, are muted."
     for i, agent in enumerate(material.tested):
         shown = Panels([_calibration_plot(material, agent, seat) for seat in _seats(material, agent)], caption)
         yield shown if i == 0 else Folded(agent, [Panels(shown.plots, "As above.")])
