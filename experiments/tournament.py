@@ -12,7 +12,7 @@ import functools
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +24,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from agents.text.spec import TEXT
 from bargain_env import DEFAULT_PRESET, PRESETS, Seat
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import locked
@@ -121,8 +122,8 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     players, plan = prepared(settings)
     folder = cli.output_folder(settings.out)
-    if (settings.rho is not None or settings.config) and not any(player.takes_rho for player in players):
-        _warn(settings)("--rho and --config are for agents with a dial, and none of these has one")
+    for option in ignored(settings, players, plan):
+        _warn(settings)(f"{option} has nothing to act on: nobody here plays by it")
     for player in players:
         if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
             player.build(np.array(plan.rho[plan.seats[0]][:1]) if player.takes_rho else None, plan.preset)
@@ -196,6 +197,18 @@ def _play(
         for finished in engines.play(player, job, missing, settings.workers, settings.engine, _warn(settings)):
             store.put(finished.number, finished.content)
             board.count(finished.found)
+
+
+def ignored(settings: Settings, players: Sequence[contestants.Contestant], plan: arena.Plan) -> list[str]:
+    """Options that were given and that no player of the tournament takes."""
+    names = [*(player.label for player in players), *plan.opponents]
+    dial = any(player.takes_rho for player in players)
+    janus = any(opponents.janus_of(name) is not None for name in names)
+    guarded = janus or any(name.startswith(TEXT) for name in names)
+    takes = {"rho": dial, "config": dial, "decode": janus, "precision": janus, "batch_size": janus, "guard": guarded}
+    default = Settings()
+    given = [name for name, taken in takes.items() if not taken and getattr(settings, name) != getattr(default, name)]
+    return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def _warn(settings: Settings) -> Callable[[str], None]:

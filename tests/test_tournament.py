@@ -399,12 +399,19 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
     assert not (tmp_path / tournament.LOCK).exists()
 
 
-def test_rho_without_a_dial_is_warned_of(tmp_path, capsys):
+def test_options_that_nobody_takes_are_warned_of(tmp_path, capsys):
     base = {"opponents": "easy", "scenario": "paper", "games": 2, "out": tmp_path}
-    tournament.run(tournament.Settings("script:easy", rho="0.5", **base))
-    assert "none of these has one" in capsys.readouterr().err
+    tournament.run(tournament.Settings("script:easy", rho="0.5", decode="greedy", guard="none", **base))
+    said = capsys.readouterr().err
+    assert [name for name in ("--rho", "--config", "--decode", "--guard") if f"warning: {name} has" in said] == [
+        "--rho", "--decode", "--guard"
+    ]  # fmt: skip
     tournament.run(tournament.Settings("script:easy", **base))
     assert capsys.readouterr().err == ""
+    settings = tournament.Settings("janus-nano", rho="0.5", decode="greedy", guard="none", **base)
+    assert tournament.ignored(settings, *tournament.prepared(settings)) == []
+    settings = tournament.Settings("script:easy", **{**base, "opponents": "janus-nano"}, rho="0.5", decode="greedy")
+    assert tournament.ignored(settings, *tournament.prepared(settings)) == ["--rho"]
 
 
 def test_labels_and_folders_may_hold_brackets(tmp_path):

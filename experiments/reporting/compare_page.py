@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -18,7 +17,7 @@ from .charts import new_figure, short, style, svg
 from .compare import CALIBRATION, verdict, who
 from .dial_charts import column
 from .matched import SIDES
-from .sections.material import bounds, p_value, percent, signed, span, text
+from .sections.material import bounds, definitions, p_value, percent, shown, signed, span, text
 
 Row = Mapping[str, Any]
 
@@ -186,21 +185,19 @@ def _settings(document: Row) -> Iterator[str]:
     yield "<h2>What differs in what was asked for</h2>"
     unlike = [*document["settings"], *document["versions"]]
     if unlike:
-        rows = [[row["name"], _shown(row["one"]), _shown(row["two"])] for row in unlike]
+        rows = [[row["name"], shown(row["one"]), shown(row["two"])] for row in unlike]
         yield frame.table(["setting", one, two], rows, names=3)
     else:
         yield '<p class="note">Nothing: all settings are the same.</p>'
     alone = [
-        [subject, *(_shown(sides[side]) if sides[side] else "–" for side in SIDES)]
+        [subject, *(shown(sides[side]) if sides[side] else "–" for side in SIDES)]
         for subject, sides in document["only"].items()
         if any(sides.values())
     ]
     if alone:
         yield f"<h3>In one alone</h3>{frame.table(['', one, two], alone, names=3)}"
     for side, name in zip(SIDES, (one, two), strict=True):
-        entries = document[f"settings_{side}"].items()
-        body = "".join(f"<dt>{escape(key)}</dt><dd>{escape(_shown(value))}</dd>" for key, value in entries)
-        yield frame.folded(f"all settings of {name}", f"<dl>{body}</dl>")
+        yield frame.folded(f"all settings of {name}", definitions(document[f"settings_{side}"]))
 
 
 # ── words ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -218,9 +215,3 @@ def _signed(value: float | None) -> str:
 
 def _bounds(row: Row, name: str) -> str:
     return bounds(row[f"{name}_low"], row[f"{name}_high"], "+")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

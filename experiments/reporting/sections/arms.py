@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from html import escape
 
 from experiments.match.arms import ARMS
 
@@ -12,7 +11,7 @@ from .. import published
 from ..dial_charts import agents_chart, curve_records
 from ..page import heading, note, table
 from ..plots import Panels, Plot
-from .material import Document, Element, Material, bounds, share, signed, span, text
+from .material import Document, Element, Material, bounds, definitions, share, signed, span, text
 
 
 def protocol(material: Material) -> Iterator[Element]:
@@ -37,7 +36,7 @@ def ablations(material: Material) -> Iterator[Element]:
         return
     yield heading("ablations", "Which way does ρ go?")
     yield note("Each arm keeps one way for ρ to reach the model, or none, and holds everything else fixed.")
-    yield f"<dl>{''.join(f'<dt>{escape(agent)}</dt><dd>{escape(ARMS[arm])}</dd>' for agent, arm in arms.items())}</dl>"
+    yield definitions({agent: ARMS[arm] for agent, arm in arms.items()})
     plots = []
     for seat in material.seats:
         draw, data = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any, TypeAlias
 
 from ..games import Games
@@ -100,3 +101,15 @@ def p_value(p: float | None) -> str:
     if p is None:
         return "–"
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 1 else "1"
+
+
+def shown(value: Any) -> str:
+    """A setting as text."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {shown(v)}" for k, v in value.items())
+    return ", ".join(map(shown, value)) if isinstance(value, list) else str(value)
+
+
+def definitions(entries: Document) -> str:
+    """Names and what they stand for, as an element of a page."""
+    return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(shown(v))}</dd>' for k, v in entries.items())}</dl>"

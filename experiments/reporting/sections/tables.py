@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from html import escape
-from typing import Any
 
 from experiments.match import results
 
 from .. import causes
 from ..page import folded, heading, note, table
 from ..plots import Panels, Plot
-from .material import Document, Element, Material, bounds, p_value, percent, share, signed, span, text
+from .material import Document, Element, Material, bounds, definitions, p_value, percent, share, signed, span, text
 
 _BARS = 24
 """Agents and seats in the chart of outcomes at most; the table has all."""
@@ -105,17 +103,8 @@ def _contrasts(found: Document) -> Iterator[list[str]]:
 def settings(material: Material) -> Iterator[Element]:
     """What was asked for, and what it was made with."""
     yield heading("settings", "Settings")
-    yield _list(material.settings)
+    yield definitions(material.settings)
     versions = material.found.get("versions")
     if versions:
         yield "<h3>Versions</h3>"
-        yield _list(versions)
-
-
-def _list(entries: Document) -> str:
-    def shown(value: Any) -> str:
-        if isinstance(value, dict):
-            return ", ".join(f"{k}: {shown(v)}" for k, v in value.items())
-        return ", ".join(map(shown, value)) if isinstance(value, list) else str(value)
-
-    return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(shown(v))}</dd>' for k, v in entries.items())}</dl>"
+        yield definitions(versions)
