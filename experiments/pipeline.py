@@ -1,7 +1,7 @@
 """Re-create janus-nano from nothing: ``python -m experiments.pipeline --out DIR``.
 
-The seed's pipeline (section 9), every stage the command of the same name: episodes → JSONL → Parquet → ρ-blind base →
-HyperLoRA → checkpoint → tournament. A stage whose result is complete is skipped, so an interrupted run continues. The
+Every stage is the command of the same name: teachers → episodes → checked tables → ρ-blind base → HyperLoRA → checkpoint →
+calibrated dial → tournament (the seed's section 9 with teachers and a dial). A stage whose result is complete is skipped, so an interrupted run continues. The
 result, ``DIR/janus-nano``, holds ``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped
 weights are this command's, with its defaults.
 """
@@ -21,14 +21,15 @@ from dataclasses import asdict, dataclass
 import torch
 
 from bargain_env import preset
-from bargain_env.files import replacing_folder
-from experiments import cli, pretrain, tournament, train
+from bargain_env.files import replacing, replacing_folder
+from experiments import calibrate, cli, pretrain, tournament, train
 from experiments.corpus.teachers import require_share
+from experiments.match.specs import split
 from experiments.nano_card import nano_card
-from experiments.stages import Stage, adapter_settings, claim, data_stages, require_least, run_stages
+from experiments.stages import Data, Stage, adapter_settings, claim, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
 
-SETTINGS = "pipeline.json"
+SETTINGS, CALIBRATION = "pipeline.json", "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +40,23 @@ class Settings:
     """Folder for data, checkpoints, the model and its tournament."""
     seed: int = 0
     """Of the games, the initial weights and the training order."""
-    scenario: str = "paper"
-    """Where the training games come from: paper, hidden or no_deal."""
-    episodes: int = 16_000
+    scenario: str = "paper,hidden"
+    """Where the training games come from: paper, hidden or no_deal, or several, a comma list."""
+    episodes: int = 50_000
     """Training games."""
-    teacher_share: float = 0.0
-    """Share of their seats that target-seeking teachers play; see `experiments.collect`."""
+    teacher_share: float = 0.6
+    """Chance of each of their seats to be played by a teacher; see `experiments.collect`."""
+    teacher_rounds: int = 300
+    """Rounds in which a teacher is trained for each scenario (`experiments.teacher`), whose decisions the adapter learns as
+    answers to what it was asked; 0 for scripted teachers, with outcomes for labels."""
     base_steps: int = 10_000
     """Optimizer steps of the base, on rho-blind play."""
     adapter_steps: int = 14_000
     """Optimizer steps of the adapter."""
     batch_size: int = 16
     """Rows a step, in both."""
+    calibration_games: int = 20
+    """Scenarios that the dial is fitted on (`experiments.calibrate`); 0 for a raw dial."""
     games: int = 40
     """Games a cell of the closing tournament; 0 for none."""
     threads: int = 2
@@ -66,42 +72,60 @@ def run(settings: Settings) -> Path:
         InputError: the folder holds a run with other settings.
     """
     console = cli.console(settings.quiet)
-    _check(settings)
+    presets = _check(settings)
     out = cli.output_folder(settings.out)
     claim(out / SETTINGS, {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "quiet")})
     torch.set_num_threads(settings.threads)
     ready, model = out / "ready", out / "janus-nano"
     results = out / f"tournament-{settings.games}"
+    data = Data(settings.seed, settings.scenario, settings.episodes, settings.teacher_share, settings.teacher_rounds,
+                settings.threads, settings.quiet)  # fmt: skip
     adapter = adapter_settings(
-        ready, out / "train", str(model / "base"), batch_size=settings.batch_size, steps=settings.adapter_steps,
-        seed=settings.seed, quiet=settings.quiet,
+        ready, out / "train", str(model / "base"), asked=data.asked, batch_size=settings.batch_size,
+        steps=settings.adapter_steps, seed=settings.seed, quiet=settings.quiet,
     )  # fmt: skip
     stages = [
-        *data_stages(out, seed=settings.seed, scenario=settings.scenario, episodes=settings.episodes,
-                     teacher_share=settings.teacher_share),
+        *data.stages(out),
         Stage("pretrain", model / "base" / "config.json", lambda: pretrain.run(
             pretrain.Settings(ready, model / "base", max_steps=settings.base_steps, batch_size=settings.batch_size,
                               seed=settings.seed, quiet=settings.quiet))),
         Stage("train", out / "train" / "final" / CONFIG, lambda: train.run(adapter)),
         Stage("publish", model / "adapter" / CONFIG, lambda: publish(out / "train" / "final", model, settings)),
+        *([Stage("calibrate", out / CALIBRATION, lambda: _calibrate(settings, model, out))]
+          if settings.calibration_games else []),
         Stage("tournament", results / "summary.json", lambda: tournament.run(
-            tournament.Settings(f"janus:{model}", games=settings.games, scenario=settings.scenario,
+            tournament.Settings(f"janus:{model}", games=settings.games, scenario=presets[0],
                                 out=results, threads=settings.threads, quiet=settings.quiet))),
     ]  # fmt: skip
     run_stages(stages[: None if settings.games else -1], console)
     console.print(f"wrote {model}{f' and {results}' if settings.games else ''}", soft_wrap=True)
     console.print(
-        f"next: python -m experiments.tournament --agents janus:{model},base:{model} --scenario {settings.scenario}",
+        f"next: python -m experiments.tournament --agents janus:{model},base:{model} --scenario {presets[0]}",
         soft_wrap=True,
     )
     return model
 
 
-def _check(settings: Settings) -> None:
-    preset(settings.scenario)
-    least = {"seed": 0, "episodes": 1, "base_steps": 1, "adapter_steps": 1, "batch_size": 1, "games": 0, "threads": 1}
+def _check(settings: Settings) -> list[str]:
+    """The presets."""
+    least = {"seed": 0, "episodes": 1, "teacher_rounds": 0, "base_steps": 1, "adapter_steps": 1, "batch_size": 1,
+             "calibration_games": 0, "games": 0, "threads": 1}  # fmt: skip
     require_least(settings, least)
     require_share(settings.teacher_share)
+    presets = split(settings.scenario, "--scenario")
+    for name in presets:
+        preset(name)
+    return presets
+
+
+def _calibrate(settings: Settings, model: Path, out: Path) -> None:
+    """Fit the dial of the published adapter, and keep what was found beside it."""
+    found = calibrate.run(
+        calibrate.Settings(str(model), work=out / "calibration", games=settings.calibration_games,
+                           scenario=settings.scenario, threads=settings.threads, quiet=settings.quiet)
+    )  # fmt: skip
+    with replacing(out / CALIBRATION) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def publish(final: Path, model: Path, settings: Settings) -> None:

@@ -28,6 +28,7 @@ from bargain_env.files import sha256
 from bargain_env.rho_grid import valid_rho
 from experiments import cli
 from experiments.corpus.records import HISTORY_LENGTH
+from experiments.corpus.teachers import asked_rho
 from experiments.keeper import BEST, Heldout, Keeper
 from experiments.training_log import TrainingLog
 from hyperlora.base import load_base
@@ -85,6 +86,9 @@ class Settings:
     """Give the prompt's markers tokens of their own, or spell them with the base's (for exports to vLLM and llama.cpp)."""
     max_length: int = 1024
     """Longest sequence in tokens; longer prompts lose their front."""
+    labels: Literal["outcome", "asked"] = "outcome"
+    """What a decision is conditioned on: the settlement that its game reached, in hindsight; or what the player was asked to
+    reach, which only the decisions of a trained teacher tell: the others are left out."""
     rho_jitter: float = 0.0
     """Half-width of a uniform shift of each deal's rho label, kept in [0, 1]: neighbouring requests learn together."""
     max_train_samples: int | None = None
@@ -285,7 +289,7 @@ def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
 
 
 UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,
-          "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None}  # fmt: skip
+          "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None, "labels": "outcome"}  # fmt: skip
 """What runs did before these settings were written down."""
 
 
@@ -334,12 +338,28 @@ def _shape(settings: Settings) -> HyperLoRASettings:
 
 def _train_rows(settings: Settings) -> pa.Table:
     """The training rows, or the first of a seeded order of them, in the order of the table."""
-    table = read_steps(settings.data, "train")
+    table = _labelled(settings, read_steps(settings.data, "train"))
     wanted = settings.max_train_samples
     if wanted is None or wanted >= table.num_rows:
         return table
     order = np.random.default_rng([settings.seed, table.num_rows]).permutation(table.num_rows)
     return table.take(np.sort(order[:wanted]))
+
+
+def _labelled(settings: Settings, table: pa.Table) -> pa.Table:
+    """The rows that have a label of the kind that is wanted, which becomes their ``rho_train``."""
+    if settings.labels == "outcome":
+        return table
+    if "strategy" not in table.column_names:
+        raise InputError(f"--labels asked: {settings.data} does not say who played; make it with experiments.prepare")
+    asked = asked_rho(table["strategy"].to_numpy())
+    known = np.flatnonzero(~np.isnan(asked))
+    if not len(known):
+        raise InputError(
+            f"--labels asked: no player in {settings.data} was asked for anything; collect games with --teacher"
+        )
+    column = table.schema.get_field_index("rho_train")
+    return table.set_column(column, table.schema.field(column), pa.array(asked)).take(known)
 
 
 def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float = 0.0) -> NegotiationDataset:
@@ -366,6 +386,7 @@ def _held_out(settings: Settings, tokenizer: Any) -> Heldout | None:
     if not settings.eval_every:
         return None
     table = read_steps(settings.data, "eval", allow_empty=True)
+    table = _labelled(settings, table) if table.num_rows else table
     return Heldout(_dataset(settings, table, tokenizer), decision_facts(table)) if table.num_rows else None
 
 

@@ -1,0 +1,180 @@
+"""Train a teacher: a goal-conditioned player that learns by playing which moves bring a settlement near its goal.
+
+    python -m experiments.teacher --scenario paper --out runs/teacher-paper.safetensors
+    python -m experiments.collect --scenario paper --teacher runs/teacher-paper.safetensors --teacher-share 1
+
+It plays both seats against all strategies that train, new members of their families every few rounds, and scripted
+target-seeking players; never against what is held out or validates. Goals are drawn evenly from [0, 1]. The reward of a game
+is ``-|ρ - ρ*|``, or ``-impasse_cost``: hindsight tells it the ZOPA, its moves are made from what its seat knows.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import agents
+import bargain_env
+from bargain_env import Preset, Seat, preset
+from bargain_env.errors import InputError
+from bargain_env.policy import Floats
+from experiments import cli
+from experiments.actor_critic import ActorCritic, Decided, Explorer, Learner
+from experiments.match import pairs
+from experiments.match.populations import population
+
+WIDEST = 600.0
+"""Currency units of a demand of 1 where no ZOPA width is known."""
+FIRST_ID = 20_000_000
+"""Its games are others than any that are collected or played in tournaments with the same seed."""
+ROUND_NUMBER = 0.3
+"""Share of the goals that are multiples of .1, as people ask for."""
+_TOLD_EVERY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Train a goal-conditioned player by playing."""
+
+    out: Path = Path("runs/teacher.safetensors")
+    """File to write."""
+    scenario: str = "paper"
+    """Where its games come from: paper, hidden or no_deal."""
+    rounds: int = 500
+    """Rounds of play and learning."""
+    games: int = 8192
+    """Games a round, half of them in each seat."""
+    hidden: int = 192
+    """Width of its two hidden layers."""
+    impasse_cost: float = 1.2
+    """What an impasse costs; the worst deal costs 1."""
+    drawn: int = 20
+    """Drawn members among the opponents, besides those that are registered."""
+    seekers: int = 4
+    """Scripted target-seeking players among the opponents."""
+    redraw_every: int = 4
+    """Rounds with the same opponents."""
+    max_turns: int = 20
+    """Moves of both seats together."""
+    seed: int = 0
+    """Of games, opponents, goals, moves and initial weights."""
+    threads: int = 2
+    """CPU threads; the weights depend on it in their last bits."""
+    quiet: bool = False
+    """Print nothing but errors."""
+
+
+def run(settings: Settings) -> Path:
+    """Train; returns the file.
+
+    Raises:
+        InputError: a setting is out of range.
+    """
+    known = _check(settings)
+    console = cli.console(settings.quiet)
+    cli.output_folder(settings.out.parent)
+    torch.set_num_threads(settings.threads)
+    generator = torch.Generator().manual_seed(settings.seed)
+    model = ActorCritic(settings.hidden, generator)
+    learner = Learner(model, settings.rounds, generator)
+    scale = known.known_width or WIDEST
+    costs: list[float] = []
+    started = time.monotonic()
+    for index, opponents in enumerate(_opponents(settings)):
+        decided, returned, cost = _play(settings, known, model, scale, opponents, index, generator)
+        learner.learn(index, decided, returned)
+        costs.append(cost)
+        if (index + 1) % _TOLD_EVERY == 0 or index == settings.rounds - 1:
+            mean, costs = float(np.mean(costs)), []
+            passed = time.monotonic() - started
+            console.print(f"round {index + 1} of {settings.rounds}: mean cost of a game {mean:.4f}, {passed:.0f} s")
+    model.published(scale, settings.scenario).save(settings.out)
+    console.print(f"wrote {settings.out}", soft_wrap=True)
+    console.print(
+        f"next: python -m experiments.collect --scenario {settings.scenario} --teacher {settings.out} --teacher-share 1",
+        soft_wrap=True,
+    )
+    return settings.out
+
+
+def _check(settings: Settings) -> Preset:
+    known = preset(settings.scenario)
+    for name, least in (("rounds", 1), ("games", 2), ("hidden", 1), ("drawn", 0), ("seekers", 0), ("redraw_every", 1),
+                        ("max_turns", 2), ("seed", 0), ("threads", 1)):  # fmt: skip
+        if getattr(settings, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
+    if settings.impasse_cost < 0:
+        raise InputError(f"--impasse-cost {settings.impasse_cost} must be 0 or more")
+    return known
+
+
+def _opponents(settings: Settings) -> Iterator[list[str]]:
+    """Their names, round by round."""
+    registered = agents.list_strategies(split="train")
+    names: list[str] = []
+    for index in range(settings.rounds):
+        draw, position = divmod(index, settings.redraw_every)
+        if position == 0:
+            seed = settings.seed * 1_000_003 + draw
+            drawn = population(f"population:{settings.drawn}@train", seed) if settings.drawn else []
+            names = [*registered, *drawn, *_seekers(settings.seekers, seed)]
+        yield names
+
+
+def _seekers(n: int, seed: int) -> list[str]:
+    members = agents.sample_strategies("target_seeking", n, seed)
+    return [member.name for member in members]
+
+
+def _play(
+    settings: Settings,
+    known: Preset,
+    model: ActorCritic,
+    scale: float,
+    opponents: list[str],
+    index: int,
+    generator: torch.Generator,
+) -> tuple[Decided, torch.Tensor, float]:
+    """The decisions of a round, the reward of each, and the mean cost of a game."""
+    rng = np.random.default_rng([settings.seed, index])
+    kept: list[Decided] = []
+    returned: list[torch.Tensor] = []
+    total = 0.0
+    each = settings.games // 2
+    for seat in Seat:
+        first = FIRST_ID + (2 * index + int(seat)) * each
+        games = bargain_env.sample(
+            settings.scenario, each, seed=settings.seed, first_id=first, max_turns=settings.max_turns
+        )
+        goal = rng.random(each)
+        goal = np.where(rng.random(each) < ROUND_NUMBER, np.round(goal, 1), goal)
+        player = Explorer(model, goal, scale, generator)
+        other = pairs.routed(opponents, rng.integers(len(opponents), size=each), known)
+        played = bargain_env.play(games, *((player, other) if seat == Seat.BUYER else (other, player)))
+        reward = rewards(played.rho, games.has_zopa, goal, settings.impasse_cost)
+        total -= float(reward.sum())
+        for rows, decided in player.decided:
+            kept.append(decided)
+            returned.append(torch.from_numpy(reward[rows].astype(np.float32)))
+    together = Decided(*(torch.cat(columns) for columns in zip(*kept, strict=True)))
+    return together, torch.cat(returned), total / (2 * each)
+
+
+def rewards(rho: Floats, has_zopa: NDArray[np.bool_], goal: Floats, impasse_cost: float) -> Floats:
+    """``[B]`` of finished games; ``rho`` is NaN at an impasse. Where there is no ZOPA nothing can be reached or missed."""
+    return np.where(has_zopa, np.where(np.isnan(rho), -impasse_cost, -np.abs(rho - goal)), 0.0)
+
+
+if __name__ == "__main__":
+    cli.main(Settings, run)
