@@ -31,6 +31,7 @@ from experiments.corpus.records import HISTORY_LENGTH
 from experiments.corpus.teachers import asked_rho
 from experiments.keeper import BEST, Heldout, Keeper
 from experiments.training_log import TrainingLog
+from hyperlora.adapter_files import WEIGHTS, adapter_folder
 from hyperlora.base import load_base
 from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config
 from hyperlora.constant_gates import set_constant_gates
@@ -129,6 +130,8 @@ class Settings:
     """Stop after that many evaluations in a row without a better loss; 0 never. The best adapter is kept in best."""
     seed: int = 42
     """Of initial weights, row order and dropout."""
+    start: Path | None = None
+    """Folder of an adapter to begin with, in place of a fresh one; its base, layers, rank and prompt must be these."""
     resume: str | None = None
     """Checkpoint folder to continue from, exactly; latest: the last one in --out, if there is one."""
     dry_run: bool = False
@@ -271,8 +274,8 @@ def _check_channels(settings: Settings) -> None:
 
 
 FREE = (
-    "data", "out", "save_every", "eval_every", "play_games", "resume", "save_pickle", "device", "dry_run", "tensorboard",
-    "quiet", "json",
+    "data", "out", "start", "save_every", "eval_every", "play_games", "resume", "save_pickle", "device", "dry_run",
+    "tensorboard", "quiet", "json",
 )  # fmt: skip
 """Settings that do not change the weights at a given step."""
 
@@ -283,13 +286,16 @@ def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
     settled = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(settings).items() if k not in FREE}
     if not source.is_file():
         raise InputError(f"{source} does not exist; make it with `python -m experiments.prepare`")
+    if settings.start is not None:
+        settled["start_sha256"] = sha256(adapter_folder(settings.start) / WEIGHTS)
     evaluated = {"eval_every": settings.eval_every} if settings.patience else {}
     return {**settled, **evaluated, "precision": _plan(settings).precision, "processes": workers.count,
             "data_sha256": sha256(source)}  # fmt: skip
 
 
 UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,
-          "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None, "labels": "outcome"}  # fmt: skip
+          "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None, "labels": "outcome",
+          "start_sha256": None}  # fmt: skip
 """What runs did before these settings were written down."""
 
 
@@ -305,6 +311,8 @@ def _resumed(settings: Settings) -> Path | None:
 
 def _model(settings: Settings, identity: dict[str, Any], source: Path | None, workers: Workers) -> tuple[Any, Any, int]:
     device = str(workers.device)
+    if source is None and settings.start is not None:
+        return (*_started(settings, device), 0)
     if source is None:
         model, tokenizer = load_base(settings.model_name, settings.use_qlora, device=device)
         prepare_model(
@@ -320,6 +328,29 @@ def _model(settings: Settings, identity: dict[str, Any], source: Path | None, wo
         raise InputError(f"--resume continues the same run, but {', '.join(changed)}; repeat the first run's options")
     adapter = load_hyperlora_adapter(source, device=device)
     return _gated(settings, adapter.model), adapter.tokenizer, step
+
+
+SHAPE = ("rank", "alpha", "dropout", "hyper_hidden", "target_modules", "use_fourier", "fourier_freqs")
+"""Settings that an adapter to begin with has, and this run must have too."""
+
+
+def _started(settings: Settings, device: str) -> tuple[Any, Any]:
+    """The adapter that the run begins with."""
+    assert settings.start is not None
+    config = read_config(adapter_folder(settings.start))
+    wanted = {**{name: getattr(settings, name) for name in SHAPE}, "k_history": settings.k_history,
+              "prompt_format": settings.prompt_format, "markers": settings.markers}  # fmt: skip
+    other = [
+        f"{name} is {config.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if config.get(name) != (list(value) if isinstance(value, tuple) else value)
+    ]
+    if other:
+        raise InputError(
+            f"--start {settings.start}: its {', its '.join(other)}; give the options that it was trained with"
+        )
+    adapter = load_hyperlora_adapter(settings.start, settings.model_name, device=device)
+    return _gated(settings, adapter.model), adapter.tokenizer
 
 
 def _gated(settings: Settings, model: Any) -> Any:
