@@ -57,7 +57,7 @@ class Settings:
     """Games a round, half of them in each seat."""
     hidden: int = 192
     """Width of its two hidden layers."""
-    impasse_cost: float = 1.2
+    impasse_cost: float = 1.0
     """What an impasse costs; the worst deal costs 1."""
     drawn: int = 20
     """Drawn members among the opponents, besides those that are registered."""
