@@ -95,7 +95,7 @@ class JanusAgent:
         adapter: str | Path | Adapter = "janus-nano",
         rho: float | Floats = 0.5,
         decode: str = "mean",
-        guard: str = "ir",
+        guard: str = "monotone",
         batch_size: int = 256,
         base_only: bool = False,
         base: str | None = None,

@@ -137,7 +137,7 @@ class Janus:
         precision: Precision = "trained",
         *,
         decode: str = "mean",
-        guard: str = "ir",
+        guard: str = "monotone",
         base_only: bool = False,
         allow_base_mismatch: bool = False,
         device: str = "cpu",

@@ -78,7 +78,7 @@ def legal(view: SeatView, goal: Floats, scale: float) -> Bools:
     latest = latest_demand(view, scale)
     allowed = np.empty((len(view), MOVES), dtype=bool)
     allowed[:, ACCEPT] = ~np.isnan(view.standing) & ~beyond_limit(view)
-    allowed[:, 1:AT_GOAL] = CONCESSIONS <= latest[:, None] + SLACK
+    allowed[:, 1:AT_GOAL] = latest[:, None] + SLACK >= CONCESSIONS
     allowed[:, AT_GOAL] = demand_at(view.games.seat, goal) <= latest
     return allowed
 

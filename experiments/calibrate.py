@@ -72,7 +72,7 @@ class Settings:
     closely, but met. 0: wherever it leads."""
     decode: str = "mean"
     """How Janus turns probabilities into a move; see experiments.tournament."""
-    guard: Literal["ir", "monotone", "none"] = "ir"
+    guard: Literal["ir", "monotone", "none"] = "monotone"
     """See experiments.tournament."""
     threads: int = 2
     """Torch threads."""

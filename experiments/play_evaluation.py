@@ -44,7 +44,7 @@ def evaluate_play(
     scenario: str = "paper",
     seed: int = SEED,
     decode: str = "mean",
-    guard: str = "ir",
+    guard: str = "monotone",
     batch_size: int = 256,
 ) -> dict[str, Any]:
     """Play the live ``model`` from both seats, at each ρ, against each opponent, in the same scenarios.

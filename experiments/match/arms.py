@@ -64,7 +64,7 @@ class JanusOptions:
     """
 
     decode: str = "mean"
-    guard: str = "ir"
+    guard: str = "monotone"
     batch_size: int = 256
     threads: int = 2
     base: str | None = None
