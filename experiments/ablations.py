@@ -3,9 +3,13 @@
 Each arm is an adapter trained as janus-nano's was, from the same base, on the same data in the same order, with the same
 rank, layers, optimizer steps and seed, but for one thing:
 
-    lora    all gates are 1 and do not train: a plain LoRA, told ρ by the prompt alone
-    gates   every prompt says ρ 0.5, so the gates alone carry ρ
-    both    nothing: janus-nano's own recipe, for another base or other data
+    lora         all gates are 1 and do not train: a plain LoRA, told ρ by the prompt alone
+    gates        every prompt says ρ 0.5, so the gates alone carry ρ
+    both         nothing: janus-nano's own recipe before its on-policy round, for another base or other data
+    outcome      each decision is conditioned on what its game reached in hindsight, whoever made it, not on what was asked
+    separation   gates of different ρ are pushed apart (weight .1)
+    smoothness   gates of neighbouring ρ are drawn together (weight .1)
+    fourier      the gates see Fourier features of ρ
 
 From nothing, the data are those of `experiments.pipeline`; ``--data`` takes prepared ones. A stage whose result is complete
 is skipped, so an interrupted run continues. The agent ``lora`` plays ``runs/ablations/lora/final``; the last line printed
@@ -42,6 +46,10 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "lora": {"gates": "constant"},
     "gates": {"text_rho": TEXT_RHO},
     "both": {},
+    "outcome": {"labels": "outcome", "rho_jitter": 0.03},
+    "separation": {"lambda_sep": 0.1},
+    "smoothness": {"lambda_smooth": 0.1},
+    "fourier": {"use_fourier": True},
 }
 """Arms that are trained, and what of `experiments.train.Settings` each of them changes."""
 
@@ -53,7 +61,8 @@ class Settings:
     out: Path = LORA.parents[1]
     """Folder for data and adapters."""
     arms: str = "lora,gates"
-    """Comma list: lora (plain LoRA), gates (one rho in every prompt), both (as janus-nano)."""
+    """Comma list: lora (plain LoRA), gates (one rho in every prompt), both (as janus-nano), outcome (labels in hindsight),
+    separation, smoothness, fourier."""
     data: Path | None = None
     """Folder of experiments.prepare to train on; by default made here, as experiments.pipeline makes it."""
     model_name: str = "janus-nano"
@@ -134,8 +143,8 @@ def _identity(settings: Settings) -> dict[str, Any]:
 def _training(settings: Settings, data: Path, arm: str) -> Stage:
     folder = settings.out / arm
     recipe = adapter_settings(
-        data, folder, settings.model_name, asked=_data(settings).asked, batch_size=settings.batch_size, steps=settings.adapter_steps,
-        seed=settings.seed, quiet=settings.quiet,
+        data, folder, settings.model_name, asked=_data(settings).asked, batch_size=settings.batch_size,
+        steps=settings.adapter_steps, seed=settings.seed, quiet=settings.quiet,
     )  # fmt: skip
     return Stage(f"train {arm}", folder / "final" / CONFIG, lambda: train.run(replace(recipe, **CHANGES[arm])))
 

@@ -2,8 +2,9 @@
 
 Every stage is the command of the same name: teachers → episodes → checked tables → ρ-blind base → HyperLoRA → checkpoint →
 rounds of games of its own, answered by the teachers → calibrated dial → tournament (the seed's section 9 with teachers and a
-dial). A stage whose result is complete is skipped, so an interrupted run continues. The result, ``DIR/janus-nano``, holds ``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped
-weights are this command's, with its defaults.
+dial). A stage whose result is complete is skipped, so an interrupted run continues. The result, ``DIR/janus-nano``, holds
+``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped weights are this command's, with its
+defaults.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def run(settings: Settings) -> Path:
 def _check(settings: Settings) -> list[str]:
     """The presets."""
     least = {"seed": 0, "episodes": 1, "teacher_rounds": 0, "base_steps": 1, "adapter_steps": 1, "batch_size": 1,
-             "on_policy_rounds": 0, "on_policy_games": 2, "on_policy_steps": 1, "calibration_games": 0, "games": 0, "threads": 1}  # fmt: skip
+             "on_policy_rounds": 0, "on_policy_games": 2, "on_policy_steps": 1, "calibration_games": 0, "games": 0,
+             "threads": 1}  # fmt: skip
     require_least(settings, least)
     require_share(settings.teacher_share)
     presets = split(settings.scenario, "--scenario")
