@@ -71,14 +71,14 @@ class Settings:
     """Of the games, the initial weights and the training order."""
     scenario: str = "paper,hidden"
     """Where the training games come from, as in experiments.pipeline. Not read with --data."""
-    episodes: int = 50_000
+    episodes: int = 36_000
     """Training games. Not read with --data."""
     teacher_share: float = 0.6
     """Chance of each of their seats to be played by a teacher. Not read with --data."""
-    teacher_rounds: int = 300
+    teacher_rounds: int = 200
     """Rounds in which a teacher is trained for each scenario; 0 for scripted ones, with outcomes for labels. With --data, 0
     says that its labels are outcomes."""
-    adapter_steps: int = 14_000
+    adapter_steps: int = 12_000
     """Optimizer steps of each adapter."""
     batch_size: int = 16
     """Rows a step."""

@@ -45,16 +45,16 @@ class Settings:
     """Of the games, the initial weights and the training order."""
     scenario: str = "paper,hidden"
     """Where the training games come from: paper, hidden or no_deal, or several, a comma list."""
-    episodes: int = 50_000
+    episodes: int = 36_000
     """Training games."""
     teacher_share: float = 0.6
     """Chance of each of their seats to be played by a teacher; see `experiments.collect`."""
-    teacher_rounds: int = 300
+    teacher_rounds: int = 200
     """Rounds in which a teacher is trained for each scenario (`experiments.teacher`), whose decisions the adapter learns as
     answers to what it was asked; 0 for scripted teachers, with outcomes for labels."""
-    base_steps: int = 10_000
+    base_steps: int = 8_000
     """Optimizer steps of the base, on rho-blind play."""
-    adapter_steps: int = 14_000
+    adapter_steps: int = 12_000
     """Optimizer steps of the adapter."""
     batch_size: int = 16
     """Rows a step, in both."""
@@ -65,9 +65,9 @@ class Settings:
     """Games of each scenario in such a round."""
     on_policy_steps: int = 6000
     """Optimizer steps in such a round."""
-    calibration_games: int = 20
+    calibration_games: int = 10
     """Scenarios that the dial is fitted on (`experiments.calibrate`); 0 for a raw dial."""
-    games: int = 40
+    games: int = 20
     """Games a cell of the closing tournament; 0 for none."""
     threads: int = 2
     """CPU threads; the weights depend on it in their last bits."""

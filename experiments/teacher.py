@@ -51,7 +51,7 @@ class Settings:
     """File to write."""
     scenario: str = "paper"
     """Where its games come from: paper, hidden or no_deal."""
-    rounds: int = 500
+    rounds: int = 200
     """Rounds of play and learning."""
     games: int = 8192
     """Games a round, half of them in each seat."""
