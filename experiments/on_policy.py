@@ -39,7 +39,7 @@ from experiments import cli
 from experiments.corpus import records
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.step_rows import nullable, steps_table
-from experiments.corpus.teachers import DIGITS, TRAINED
+from experiments.corpus.teachers import DIGITS, SPARRING, TRAINED, require_share
 from experiments.match import pairs
 from experiments.match.populations import population
 from experiments.match.specs import split
@@ -68,6 +68,8 @@ class Settings:
     """Games of each preset, half of them in each seat, each asked for a ρ of its own."""
     drawn: int = 60
     """Drawn members among the opponents, besides all strategies that train."""
+    sparring: float = 0.35
+    """Share of the games against a sparring partner."""
     guard: str = "monotone"
     """What keeps the adapter's moves; see experiments.tournament."""
     seed: int = 0
@@ -147,6 +149,7 @@ def _check(settings: Settings) -> list[str]:
     for name, least in (("games", 2), ("drawn", 0), ("seed", 0), ("threads", 1)):
         if getattr(settings, name) < least:
             raise InputError(f"--{name} {getattr(settings, name)} must be at least {least}")
+    require_share(settings.sparring, "--sparring")
     if settings.data is not None and not (settings.data / "steps.parquet").is_file():
         raise InputError(f"--data {settings.data} holds no steps.parquet; make it with `python -m experiments.prepare`")
     return presets
@@ -160,7 +163,9 @@ def _asked(settings: Settings, opponents: list[str], name: str, seat: Seat, firs
     goal = np.round(rng.random(n), DIGITS)
     janus: Policy = JanusAgent(settings.adapter, goal, guard=settings.guard, raw_dial=True)
     player = Watched(janus, Teacher(teacher_file(settings.teacher, name), goal), int(games.max_turns.max()))
-    chosen = rng.integers(len(opponents), size=n)
+    opponents = [*opponents, SPARRING]
+    chosen = rng.integers(len(opponents) - 1, size=n)
+    chosen = np.where(rng.random(n) < settings.sparring, len(opponents) - 1, chosen)
     other = pairs.routed(opponents, chosen, known)
     played = bargain_env.play(games, *((player, other) if seat == Seat.BUYER else (other, player)))
     mine, theirs = [label(TRAINED, {"target": value}) for value in goal.tolist()], [opponents[k] for k in chosen]
@@ -185,7 +190,7 @@ def _answered(table: pa.Table, accept: np.ndarray, price: Floats) -> pa.Table:
 
 def _manifest(settings: Settings, added: int, steps: int) -> dict[str, object]:
     shown = {"adapter": settings.adapter, "scenario": settings.scenario, "games": settings.games, "drawn": settings.drawn,
-             "guard": settings.guard, "seed": settings.seed}  # fmt: skip
+             "sparring": settings.sparring, "guard": settings.guard, "seed": settings.seed}  # fmt: skip
     files = {name: teacher_file(settings.teacher, name) for name in split(settings.scenario, "--scenario")}
     return {
         "schema_version": records.SCHEMA_VERSION,

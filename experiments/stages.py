@@ -19,6 +19,8 @@ from experiments.match.specs import split
 
 STRATEGIES = "train,population:60@train"
 """Who plays the seats that no teacher has."""
+SPARRING_SHARE = 0.35
+"""Share of these that sparring partners have, as where teachers learn."""
 
 
 class Stage(NamedTuple):
@@ -103,7 +105,8 @@ class Data:
         held_back = self.seed + 1_000_000  # training games never share a seed with tournaments of small seeds
         games = collect.Settings(
             self.episodes, held_back, self.scenario, strategies=STRATEGIES, teacher_share=self.teacher_share,
-            teacher=out / "teachers" if self.asked else None, out=raw, format="parquet", quiet=True,
+            teacher=out / "teachers" if self.asked else None, sparring_share=SPARRING_SHARE if self.asked else 0.0,
+            out=raw, format="parquet", quiet=True,
         )  # fmt: skip
         return [
             *([self._teacher(out, name) for name in split(self.scenario, "--scenario")] if self.asked else []),

@@ -3,9 +3,10 @@
     python -m experiments.teacher --scenario paper --out runs/teacher-paper.safetensors
     python -m experiments.collect --scenario paper --teacher runs/teacher-paper.safetensors --teacher-share 1
 
-It plays both seats against all strategies that train, new members of their families every few rounds, and scripted
-target-seeking players; never against what is held out or validates. Goals are drawn evenly from [0, 1]. The reward of a game
-is ``-|ρ - ρ*|``, or ``-impasse_cost``: hindsight tells it the ZOPA, its moves are made from what its seat knows.
+It plays both seats against all strategies that train, new members of their families every few rounds, scripted
+target-seeking players, and sparring partners without habits to learn; never against what is held out or validates. Goals are
+drawn evenly from [0, 1]. The reward of a game is ``-|ρ - ρ*|``, or ``-impasse_cost``: hindsight tells it the ZOPA, its moves
+are made from what its seat knows.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 from experiments import cli
 from experiments.actor_critic import ActorCritic, Decided, Explorer, Learner
+from experiments.corpus.teachers import SPARRING
 from experiments.match import pairs
 from experiments.match.populations import population
 
@@ -63,6 +65,8 @@ class Settings:
     """Drawn members among the opponents, besides those that are registered."""
     seekers: int = 4
     """Scripted target-seeking players among the opponents."""
+    sparring: float = 0.35
+    """Share of the games against a sparring partner, whose temper is drawn for each game (`agents.scripted.sparring`)."""
     redraw_every: int = 4
     """Rounds with the same opponents."""
     max_turns: int = 20
@@ -114,6 +118,8 @@ def _check(settings: Settings) -> Preset:
                         ("max_turns", 2), ("seed", 0), ("threads", 1)):  # fmt: skip
         if getattr(settings, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
+    if not 0 <= settings.sparring <= 1:
+        raise InputError(f"--sparring {settings.sparring} must lie in [0, 1]")
     if settings.impasse_cost < 0:
         raise InputError(f"--impasse-cost {settings.impasse_cost} must be 0 or more")
     return known
@@ -160,7 +166,9 @@ def _play(
         goal = rng.random(each)
         goal = np.where(rng.random(each) < ROUND_NUMBER, np.round(goal, 1), goal)
         player = Explorer(model, goal, scale, generator)
-        other = pairs.routed(opponents, rng.integers(len(opponents), size=each), known)
+        chosen = rng.integers(len(opponents), size=each)
+        chosen = np.where(rng.random(each) < settings.sparring, len(opponents), chosen)
+        other = pairs.routed([*opponents, SPARRING], chosen, known)
         played = bargain_env.play(games, *((player, other) if seat == Seat.BUYER else (other, player)))
         reward = rewards(played.rho, games.has_zopa, goal, settings.impasse_cost)
         total -= float(reward.sum())
