@@ -94,7 +94,7 @@ class JanusAgent:
         self,
         adapter: str | Path | Adapter = "janus-nano",
         rho: float | Floats = 0.5,
-        decode: str = "mean",
+        decode: str = "median",
         guard: str = "monotone",
         batch_size: int = 256,
         base_only: bool = False,

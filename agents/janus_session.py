@@ -136,7 +136,7 @@ class Janus:
         base: str | None = None,
         precision: Precision = "trained",
         *,
-        decode: str = "mean",
+        decode: str = "median",
         guard: str = "monotone",
         base_only: bool = False,
         allow_base_mismatch: bool = False,

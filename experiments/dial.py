@@ -85,7 +85,7 @@ class Settings:
     """Of scenarios, moves and resampling; not one that anything was tuned with."""
     raw_dial: bool = False
     """Measure without the calibrated map."""
-    decode: str = "mean"
+    decode: str = "median"
     """See experiments.tournament."""
     threads: int = 2
     """Torch threads."""

@@ -27,7 +27,7 @@ from experiments import calibrate, cli, on_policy, pretrain, tournament, train
 from experiments.corpus.teachers import require_share
 from experiments.match.specs import split
 from experiments.nano_card import nano_card
-from experiments.stages import Data, Stage, adapter_settings, claim, require_least, run_stages
+from experiments.stages import TEACHER, Data, Stage, adapter_settings, claim, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
 
 SETTINGS, CALIBRATION = "pipeline.json", "calibration.json"
@@ -50,8 +50,8 @@ class Settings:
     teacher_share: float = 0.6
     """Chance of each of their seats to be played by a teacher; see `experiments.collect`."""
     teacher_rounds: int = 200
-    """Rounds in which a teacher is trained for each scenario (`experiments.teacher`), whose decisions the adapter learns as
-    answers to what it was asked; 0 for scripted teachers, with outcomes for labels."""
+    """Rounds in which a teacher is trained (`experiments.teacher`), whose decisions the adapter learns as answers to what it
+    was asked; 0 for scripted teachers, with outcomes for labels."""
     base_steps: int = 8_000
     """Optimizer steps of the base, on rho-blind play."""
     adapter_steps: int = 12_000
@@ -135,7 +135,7 @@ def _round(settings: Settings, first: train.Settings, out: Path, index: int) -> 
     """Play, ask and train on: the data of a round are those of the one before and new ones."""
     before, here = _trained(out, index), out / f"round-{index + 1}"
     asked = on_policy.Settings(
-        str(before), out / "teachers", first.data if index == 0 else out / f"round-{index}" / "data", here / "data",
+        str(before), out / TEACHER, first.data if index == 0 else out / f"round-{index}" / "data", here / "data",
         settings.scenario, settings.on_policy_games, seed=settings.seed + index, threads=settings.threads,
         quiet=settings.quiet,
     )  # fmt: skip

@@ -43,7 +43,7 @@ def evaluate_play(
     games: int = 8,
     scenario: str = "paper",
     seed: int = SEED,
-    decode: str = "mean",
+    decode: str = "median",
     guard: str = "monotone",
     batch_size: int = 256,
 ) -> dict[str, Any]:

@@ -90,6 +90,8 @@ class Settings:
     labels: Literal["outcome", "asked"] = "outcome"
     """What a decision is conditioned on: the settlement that its game reached, in hindsight; or what the player was asked to
     reach, which only the decisions of a trained teacher tell: the others are left out."""
+    opening_weight: float = 1.0
+    """Weight of the loss on a seat's first decision; the others weigh 1. What is offered there cannot be taken back."""
     rho_jitter: float = 0.0
     """Half-width of a uniform shift of each deal's rho label, kept in [0, 1]: neighbouring requests learn together."""
     max_train_samples: int | None = None
@@ -253,6 +255,8 @@ def _plan(settings: Settings) -> TrainSettings:
         if getattr(settings, name) < value:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
     _check_channels(settings)
+    if not 0 < settings.opening_weight < np.inf:
+        raise InputError(f"--opening-weight {settings.opening_weight} must be a positive number")
     if settings.max_train_samples is not None and settings.max_train_samples < 1:
         raise InputError(f"--max-train-samples {settings.max_train_samples} must be at least 1")
     options = {k: v for k, v in vars(settings).items() if k in TrainSettings.__dataclass_fields__}
@@ -295,7 +299,7 @@ def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
 
 UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,
           "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None, "labels": "outcome",
-          "start_sha256": None}  # fmt: skip
+          "opening_weight": 1.0, "start_sha256": None}  # fmt: skip
 """What runs did before these settings were written down."""
 
 
@@ -377,6 +381,10 @@ def _train_rows(settings: Settings) -> pa.Table:
     return table.take(np.sort(order[:wanted]))
 
 
+OPENING = 2
+"""Turns on which each seat makes its first decision."""
+
+
 def _labelled(settings: Settings, table: pa.Table) -> pa.Table:
     """The rows that have a label of the kind that is wanted, which becomes their ``rho_train``."""
     if settings.labels == "outcome":
@@ -403,6 +411,7 @@ def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float 
         settings.decimal_weights,
         rho=_labels(table, jitter, settings.seed),
         text_rho=settings.text_rho,
+        row_weights=np.where(table["turn"].to_numpy() <= OPENING, settings.opening_weight, 1.0),
     )
 
 

@@ -63,7 +63,7 @@ class JanusOptions:
         raw_dial: set every dial to what is asked for, whatever map its adapter has.
     """
 
-    decode: str = "mean"
+    decode: str = "median"
     guard: str = "monotone"
     batch_size: int = 256
     threads: int = 2
