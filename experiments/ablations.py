@@ -134,8 +134,8 @@ def _identity(settings: Settings) -> dict[str, Any]:
 def _training(settings: Settings, data: Path, arm: str) -> Stage:
     folder = settings.out / arm
     recipe = adapter_settings(
-        data, folder, settings.model_name, asked=_data(settings).asked, batch_size=settings.batch_size, steps=settings.adapter_steps,
-        seed=settings.seed, quiet=settings.quiet,
+        data, folder, settings.model_name, asked=_data(settings).asked, batch_size=settings.batch_size,
+        steps=settings.adapter_steps, seed=settings.seed, quiet=settings.quiet,
     )  # fmt: skip
     return Stage(f"train {arm}", folder / "final" / CONFIG, lambda: train.run(replace(recipe, **CHANGES[arm])))
 

@@ -1,9 +1,9 @@
 """Re-create janus-nano from nothing: ``python -m experiments.pipeline --out DIR``.
 
 Every stage is the command of the same name: teachers → episodes → checked tables → ρ-blind base → HyperLoRA → checkpoint →
-calibrated dial → tournament (the seed's section 9 with teachers and a dial). A stage whose result is complete is skipped, so an interrupted run continues. The
-result, ``DIR/janus-nano``, holds ``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped
-weights are this command's, with its defaults.
+calibrated dial → tournament (the seed's section 9 with teachers and a dial). A stage whose result is complete is skipped, so
+an interrupted run continues. The result, ``DIR/janus-nano``, holds ``base/`` and ``adapter/`` and plays as
+``--agents janus:DIR/janus-nano``; the shipped weights are this command's, with its defaults.
 """
 
 from __future__ import annotations
