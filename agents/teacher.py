@@ -10,6 +10,7 @@ accepts what is worse than its limit. A goal that favours the opponent is met by
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +24,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from bargain_env.policy import Bools, Floats, Moves, SeatGames, SeatView
 
-from .guards import beyond_limit, playable
+from .guards import beyond_limit, own_limit, playable
 
 CONCESSIONS = np.array(
     [0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.36, 0.44, 0.52, 0.6, 0.7, 0.8, 0.9, 1.0]
@@ -39,7 +40,7 @@ FEATURES = 4 * PAST + CLOCK + 5
 FAR = 3.0
 """Demands beyond this are taken for it."""
 SLACK = 0.005
-"""A concession may exceed what is left of the demand by as much, so that the limit itself can always be offered."""
+"""A concession may exceed what is left of the demand by as much, so that what ticks leave of it can be conceded too."""
 MIDDLE, SPREAD = 800.0, 300.0
 """What limits are normalised with, currency units."""
 SUFFIX = ".safetensors"
@@ -89,7 +90,9 @@ def moves(view: SeatView, chosen: NDArray[np.integer], goal: Floats, scale: floa
     conceded = CONCESSIONS[np.clip(chosen, 1, len(CONCESSIONS)) - 1]
     demand = np.maximum(latest_demand(view, scale) - conceded, 0.0)
     demand = np.where(chosen == AT_GOAL, demand_at(games.seat, goal), demand)
-    offer = playable(games.reservation - games.sign * scale * demand, games)
+    offer, limit = playable(games.reservation - games.sign * scale * demand, games), own_limit(games)
+    beyond = games.sign * (limit - offer) < 0  # the nearest tick to a limit between two may be
+    offer = np.where(beyond, limit, offer)
     return Moves(accept, np.where(accept, np.nan, offer))
 
 
@@ -135,15 +138,24 @@ class TeacherNetwork:
         return hidden @ weight.T + bias
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors."""
-        from safetensors.numpy import save_file
+        """Write it as safetensors; the same network gives the same bytes."""
+        from safetensors.numpy import save
 
         tensors: dict[str, NDArray[np.float32]] = {}
         for k, (weight, bias) in enumerate(self.layers):
             tensors |= {f"{k}.weight": weight.astype(np.float32), f"{k}.bias": bias.astype(np.float32)}
         about = {"kind": KIND, "schema_version": SCHEMA, "scale": repr(self.scale), "scenario": self.scenario}
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=about)
+            temporary.write_bytes(_in_order(save(tensors, metadata=about)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose header is sorted: the library leaves what is said of the file in the order of a hash map."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(size)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 class Teacher:
@@ -208,7 +220,7 @@ def load_network(file: Path, stamp: int) -> TeacherNetwork:
         with safe_open(str(file), "np") as opened:
             about: dict[str, str] = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no dict)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # the last: a type that numpy lacks
         raise _refusal(file, f"it is no safetensors file, or damaged ({error})") from None
     if about.get("kind") != KIND or about.get("schema_version") != SCHEMA:
         raise _refusal(
@@ -221,6 +233,8 @@ def load_network(file: Path, stamp: int) -> TeacherNetwork:
     except (KeyError, ValueError) as error:
         raise _refusal(file, f"{error} is missing or wrong") from None
     _check(file, layers)
+    if not 0.0 < scale < np.inf:
+        raise _refusal(file, f"its scale is {scale}")
     return TeacherNetwork(layers, scale, scenario)
 
 

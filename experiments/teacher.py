@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 import agents
 import bargain_env
+from agents.teacher import SUFFIX
 from bargain_env import Preset, Seat, preset
 from bargain_env.errors import InputError
 from bargain_env.policy import Floats
@@ -44,6 +45,8 @@ FIRST_ID = 20_000_000
 """Its games are others than any that are collected or played in tournaments with the same seed."""
 ROUND_NUMBER = 0.3
 """Share of the goals that are multiples of .1, as people ask for."""
+MOST_SEEDS = 2**43
+"""Opponents are drawn with seeds of their own, a million for each of these, and they have 63 bits."""
 _TOLD_EVERY = 20
 
 
@@ -119,10 +122,14 @@ def _check(settings: Settings) -> list[Preset]:
                         ("redraw_every", 1), ("max_turns", 2), ("seed", 0), ("threads", 1)):  # fmt: skip
         if getattr(settings, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
+    if settings.seed >= MOST_SEEDS:
+        raise InputError(f"--seed {settings.seed} must be below 2**43")
     if not 0 <= settings.sparring <= 1:
         raise InputError(f"--sparring {settings.sparring} must lie in [0, 1]")
-    if settings.impasse_cost < 0:
-        raise InputError(f"--impasse-cost {settings.impasse_cost} must be 0 or more")
+    if not 0.0 <= settings.impasse_cost < np.inf:
+        raise InputError(f"--impasse-cost {settings.impasse_cost} must be a number, 0 or more")
+    if settings.out.is_dir():
+        raise InputError(f"--out {settings.out} is a folder; name a file in it, such as teacher{SUFFIX}")
     return presets
 
 

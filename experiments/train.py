@@ -233,7 +233,8 @@ def _announce(
         f"on {model.base_spec} ({model.base_precision}), steps {done} → {settings.max_steps}"
     )
     if held_out is None and settings.eval_every:
-        console.print("no evaluation: the data have no rows of split 'eval'")
+        missing = "" if settings.labels == "outcome" else " whose player was asked for something"
+        console.print(f"no evaluation: the data have no rows of split 'eval'{missing}")
 
 
 def _close(settings: Settings, keeper: Keeper, console: Console) -> None:
@@ -374,6 +375,10 @@ def _shape(settings: Settings) -> HyperLoRASettings:
 def _train_rows(settings: Settings) -> pa.Table:
     """The training rows, or the first of a seeded order of them, in the order of the table."""
     table = _labelled(settings, read_steps(settings.data, "train"))
+    if not table.num_rows:
+        raise InputError(
+            f"--labels asked: no player in {settings.data} was asked for anything; collect games with --teacher"
+        )
     wanted = settings.max_train_samples
     if wanted is None or wanted >= table.num_rows:
         return table
@@ -393,10 +398,6 @@ def _labelled(settings: Settings, table: pa.Table) -> pa.Table:
         raise InputError(f"--labels asked: {settings.data} does not say who played; make it with experiments.prepare")
     asked = asked_rho(table["strategy"].to_numpy())
     known = np.flatnonzero(~np.isnan(asked))
-    if not len(known):
-        raise InputError(
-            f"--labels asked: no player in {settings.data} was asked for anything; collect games with --teacher"
-        )
     column = table.schema.get_field_index("rho_train")
     return table.set_column(column, table.schema.field(column), pa.array(asked)).take(known)
 
@@ -425,8 +426,7 @@ def _labels(table: pa.Table, jitter: float, seed: int) -> NDArray[np.float64]:
 def _held_out(settings: Settings, tokenizer: Any) -> Heldout | None:
     if not settings.eval_every:
         return None
-    table = read_steps(settings.data, "eval", allow_empty=True)
-    table = _labelled(settings, table) if table.num_rows else table
+    table = _labelled(settings, read_steps(settings.data, "eval", allow_empty=True))
     return Heldout(_dataset(settings, table, tokenizer), decision_facts(table)) if table.num_rows else None
 
 

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from made_teachers import saved
 
 from agents.janus import JanusAgent
 from bargain_env.errors import InputError
@@ -21,7 +22,8 @@ from hyperlora.data import NegotiationDataset, read_steps
 
 
 def settings(prepared, base, out, **changes):
-    options = {"adapter_steps": 4, "batch_size": 8, "threads": 1, "quiet": True, "model_name": str(base)}
+    options = {"adapter_steps": 4, "batch_size": 8, "threads": 1, "quiet": True, "model_name": str(base),
+               "teacher_rounds": 0}  # fmt: skip
     return ablations.Settings(**{**options, "out": out, "data": prepared, **changes})
 
 
@@ -44,8 +46,8 @@ def test_arms_differ_in_one_thing(trained):
     assert runs["lora"] != runs["gates"] != runs["both"]
     for arm, changed in ablations.CHANGES.items():
         assert {k for k in runs["both"] if runs[arm][k] != runs["both"][k]} == set(changed)
-    nano = stages.adapter_settings("x", "y", "z", batch_size=8, steps=4, seed=0, quiet=True)
-    shared = ("lr", "rank", "alpha", "rho_jitter", "schedule", "warmup_steps")
+    nano = stages.adapter_settings("x", "y", "z", asked=False, batch_size=8, steps=4, seed=0, quiet=True)
+    shared = ("lr", "rank", "alpha", "labels", "rho_jitter", "schedule", "warmup_steps")
     assert all(runs["both"][k] == getattr(nano, k) for k in shared)
 
 
@@ -104,6 +106,11 @@ def test_finished_arms_are_left_alone(training_data, tiny_base, trained, capsys,
         ({"adapter_steps": 0}, "--adapter-steps 0"),
         ({"threads": 0}, "--threads 0"),
         ({"scenario": "papr"}, "did you mean 'paper'"),
+        ({"scenario": "paper,hiden"}, "did you mean 'hidden'"),
+        ({"scenario": ","}, "--scenario is empty"),
+        ({"teacher_rounds": -1}, "--teacher-rounds -1"),
+        ({"teacher_share": 1.5}, "--teacher-share 1.5"),
+        ({"teacher_rounds": 1}, "other settings"),
         ({"data": "nowhere"}, "holds no steps.parquet"),
         ({"adapter_steps": 5}, "other settings"),
         ({"seed": 1}, "other settings"),
@@ -137,6 +144,21 @@ def test_from_nothing(tmp_path, tiny_base, monkeypatch):
     assert [s.data for s in made] == [tmp_path / "out/ready"]
     assert read_steps(tmp_path / "out/ready", "train").num_rows > 100
     assert set(read_steps(tmp_path / "out/ready", "train")["seed"].to_pylist()) == {1_000_000}
+    assert [s.labels for s in made] == ["outcome"]
+
+
+def test_from_nothing_with_trained_teachers(tmp_path, tiny_base, monkeypatch):
+    """Every arm learns what they were asked for; without a share of seats there is nobody to learn that from."""
+    made, taught = [], []
+    monkeypatch.setattr(ablations.train, "run", lambda chosen: made.append(chosen))
+    monkeypatch.setattr(stages.teacher, "run", lambda chosen: taught.append(saved(chosen.out, 0, chosen.scenario)))
+    for share in (0.5, 0.0):
+        changes = {"episodes": 60, "teacher_rounds": 7, "teacher_share": share, "arms": "lora,both"}
+        ablations.run(settings(None, tiny_base, tmp_path / str(share), **changes))
+    assert taught == [tmp_path / "0.5/teachers" / f"{name}.safetensors" for name in ("paper", "hidden")]
+    assert [(s.labels, s.rho_jitter > 0) for s in made] == [("asked", False)] * 2 + [("outcome", True)] * 2
+    players = [set(read_steps(tmp_path / share / "ready")["strategy"].to_pylist()) for share in ("0.5", "0.0")]
+    assert [any(name.startswith("teacher(") for name in names) for names in players] == [True, False]
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -27,9 +27,10 @@ TEACHER = "target_seeking"
 """The scripted strategy; the ranges are those of its family."""
 TRAINED = "teacher"
 """What a trained one is called."""
-_ASKED = re.compile(rf"{TRAINED}\(target=([^,)]+)\)")
+_ASKED = re.compile(rf"{TRAINED}\(target=(0(?:\.\d+)?|1(?:\.0+)?)\)")
 DIGITS = 4
-"""Significant digits of what is drawn: a name is written with every decision, and plays the member again."""
+"""Digits of what is drawn, decimals of a trained one's request: a name is written with every decision, and plays the
+member again."""
 SPARRING = "sparring"
 _SPARRING_TURN = 2
 _TURN = 1
