@@ -24,7 +24,7 @@ turns its bargaining posture by a number ρ in [0, 1]: 0 asks for the buyer's be
   cannot know what ρ means ({settings["base_steps"]:,} steps of {settings["batch_size"]} decisions).
 - **Adapter**: rank 16, trained on {_learned(settings)} ({settings["adapter_steps"]:,} steps).
 - **Dial**: {_dial(settings, named)}.
-- **Use**: `python -m experiments.tournament --agents janus-nano --scenario {presets[0]}`. Decode with `mean`.
+- **Use**: `python -m experiments.tournament --agents janus-nano --scenario {presets[0]}`. Decode with `median`.
 - **Limits**: it knows the price range, the 20 turns and the opponents of {named}, and nothing else: measure it on other
   games before relying on it. A request is met only as far as its opponents allow, and at the selfish end of a seat a
   share of games ends without a deal.
