@@ -109,9 +109,9 @@ def test_it_opens_and_ends_where_its_temper_says(seat):
     minds = known[:, 3] > 0.3
     stood = np.array([gifts[-1] for gifts in given(still, seat)])
     rises = known[:, 1] - known[:, 0] > 0.2
-    assert (stood < last + 1e-9).all()
+    assert (stood < last + 1e-4).all()  # a tick is 2e-5
     assert (last - stood)[minds & rises].mean() > 0.1
-    np.testing.assert_allclose(stood[known[:, 3] == 0], last[known[:, 3] == 0], atol=1e-9)
+    np.testing.assert_allclose(stood[known[:, 3] == 0], last[known[:, 3] == 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("seat", BOTH)
