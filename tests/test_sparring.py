@@ -95,7 +95,8 @@ def test_it_opens_and_ends_where_its_temper_says(seat):
     games = be.sample("paper", N, seed=6)
     stuck = 1500.0 if seat == Seat.BUYER else 200.0
     walks = be.sample("paper", N, seed=6)
-    steps = [stuck - 12.0 * k for k in range(10)] if seat == Seat.BUYER else [stuck + 12.0 * k for k in range(10)]
+    away = np.arange(10) * 4.0  # a little more than who stands still, and never a price to accept
+    steps = stuck - away if seat == Seat.BUYER else stuck + away
     moved, still = (be.play(g, *seated(seat, sparring(), rival))
                     for g, rival in ((walks, Script(*steps)), (games, Stuck(stuck))))  # fmt: skip
     tempers = Noting(sparring())
