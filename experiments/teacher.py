@@ -58,6 +58,9 @@ class Settings:
     """File to write."""
     scenario: str = "paper,hidden"
     """Presets that its games come from, a comma list; it is not told which, and has to see it."""
+    opponents: str = "train"
+    """Who sits opposite, besides the drawn ones below: train (every registered strategy that is not held out) or names,
+    a comma list. Alone with one opponent (and --drawn 0 --seekers 0 --sparring 0) it shows what can be had of that one."""
     rounds: int = 200
     """Rounds of play and learning."""
     games: int = 8192
@@ -122,6 +125,7 @@ def _check(settings: Settings) -> list[Preset]:
                         ("redraw_every", 1), ("max_turns", 2), ("seed", 0), ("threads", 1)):  # fmt: skip
         if getattr(settings, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
+    _registered(settings)
     if settings.seed >= MOST_SEEDS:
         raise InputError(f"--seed {settings.seed} must be below 2**43")
     if not 0 <= settings.sparring <= 1:
@@ -135,7 +139,7 @@ def _check(settings: Settings) -> list[Preset]:
 
 def _opponents(settings: Settings) -> Iterator[list[str]]:
     """Their names, round by round."""
-    registered = agents.list_strategies(split="train")
+    registered = _registered(settings)
     names: list[str] = []
     for index in range(settings.rounds):
         draw, position = divmod(index, settings.redraw_every)
@@ -144,6 +148,17 @@ def _opponents(settings: Settings) -> Iterator[list[str]]:
             drawn = population(f"population:{settings.drawn}@train", seed) if settings.drawn else []
             names = [*registered, *drawn, *_seekers(settings.seekers, seed)]
         yield names
+
+
+def _registered(settings: Settings) -> list[str]:
+    """The strategies of ``--opponents``."""
+    if settings.opponents == "train":
+        return agents.list_strategies(split="train")
+    names = list(dict.fromkeys(split(settings.opponents, "--opponents")))
+    held_out = [name for name in names if not agents.describe(name).may_train]
+    if held_out:
+        raise InputError(f"strategies {', '.join(held_out)} are held out of training; drop them from --opponents")
+    return names
 
 
 def _seekers(n: int, seed: int) -> list[str]:
