@@ -96,6 +96,8 @@ def test_wasted_turns_are_absent_and_what_stands_is_kept():
     assert wasted[2 * PAST + 1] == pytest.approx(0.24)
     assert wasted[STANDING] == pytest.approx(0.24)
     assert wasted[BEST] == pytest.approx(0.24)
+    refused = seen(view(400, 950, 450, NAN, standing=950.0))
+    assert refused[BEST] == pytest.approx(-0.1), "what was not offered is not the best offer"
 
 
 def test_far_offers_are_taken_for_far():
@@ -321,6 +323,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     assert (read(shown) == written(shown)).all()
     read.save(tmp_path / "c")
     assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+    assert (Teacher(tmp_path / "b").network(shown) == written(shown)).all()
     other.save(tmp_path / "b")
     assert (Teacher(tmp_path / "b").network(shown) == other(shown)).all(), "a file that was written anew is read anew"
 
