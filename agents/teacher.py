@@ -3,9 +3,9 @@
 `experiments.teacher` trains it by playing; its games teach Janus. It knows what its seat knows and the goal ρ*, and thinks
 in *demands*: currency units above its own limit, as shares of a scale. So a demand of 0 is its limit, in either seat.
 
-A move is one of ``1 + len(CONCESSIONS)``: accept, or concede so much from its latest own offer (from a demand of 1 at the
-start). It therefore never takes an offer back, and never offers or accepts what is worse than its limit. A goal that
-favours the opponent is met by conceding much at once.
+A move is one of `MOVES`: accept, concede so much from its latest own offer (from a demand of 1 at the start), or demand what
+the goal would bring if the ZOPA were as wide as the scale. It therefore never takes an offer back, and never offers or
+accepts what is worse than its limit. A goal that favours the opponent is met by conceding much at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bargain_env.core import Seat
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from bargain_env.policy import Bools, Floats, Moves, SeatGames, SeatView
@@ -29,8 +30,8 @@ CONCESSIONS = np.array(
     [0, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.36, 0.44, 0.52, 0.6, 0.7, 0.8, 0.9, 1.0]
 )
 """What it may give up at a time, in shares of the scale."""
-MOVES = 1 + len(CONCESSIONS)
-ACCEPT = 0
+MOVES = 2 + len(CONCESSIONS)
+ACCEPT, AT_GOAL = 0, MOVES - 1
 PAST = 10
 """Offers of each seat that it remembers."""
 CLOCK = 20
@@ -73,23 +74,31 @@ def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
     return seen
 
 
-def legal(view: SeatView, scale: float) -> Bools:
-    """``[b, MOVES]`` accepting what suits its limit, and concessions down to that limit."""
+def legal(view: SeatView, goal: Floats, scale: float) -> Bools:
+    """``[b, MOVES]`` accepting what suits its limit, concessions down to that limit, and the goal unless it offered more."""
+    latest = latest_demand(view, scale)
     allowed = np.empty((len(view), MOVES), dtype=bool)
     allowed[:, ACCEPT] = ~np.isnan(view.standing) & ~beyond_limit(view)
-    allowed[:, 1:] = latest_demand(view, scale)[:, None] + SLACK >= CONCESSIONS
+    allowed[:, 1:AT_GOAL] = latest[:, None] + SLACK >= CONCESSIONS
+    allowed[:, AT_GOAL] = demand_at(view.games.seat, goal) <= latest
     return allowed
 
 
-def moves(view: SeatView, chosen: NDArray[np.integer], scale: float) -> Moves:
+def moves(view: SeatView, chosen: NDArray[np.integer], goal: Floats, scale: float) -> Moves:
     """The moves ``chosen`` ``[b]``, on the tick."""
-    games = view.games
-    demand = np.maximum(latest_demand(view, scale) - CONCESSIONS[np.maximum(chosen - 1, 0)], 0.0)
-    accept = chosen == ACCEPT
+    games, accept = view.games, chosen == ACCEPT
+    conceded = CONCESSIONS[np.clip(chosen, 1, len(CONCESSIONS)) - 1]
+    demand = np.maximum(latest_demand(view, scale) - conceded, 0.0)
+    demand = np.where(chosen == AT_GOAL, demand_at(games.seat, goal), demand)
     offer, limit = playable(games.reservation - games.sign * scale * demand, games), own_limit(games)
     beyond = games.sign * (limit - offer) < 0  # the nearest tick to a limit between two may be
     offer = np.where(beyond, limit, offer)
     return Moves(accept, np.where(accept, np.nan, offer))
+
+
+def demand_at(seat: Seat, goal: Floats) -> Floats:
+    """``[b]`` the share of the ZOPA that a settlement at ``goal`` leaves to ``seat``."""
+    return 1.0 - goal if seat == Seat.BUYER else goal
 
 
 def latest_demand(view: SeatView, scale: float) -> Floats:
@@ -186,9 +195,9 @@ class Teacher:
 
     def act(self, view: SeatView) -> Moves:
         """The best legal move."""
-        scale = self.network.scale
-        scores = self.network(features(view, self._goals[view.rows], scale))
-        return moves(view, np.where(legal(view, scale), scores, -np.inf).argmax(axis=1), scale)
+        goal, scale = self._goals[view.rows], self.network.scale
+        scores = self.network(features(view, goal, scale))
+        return moves(view, np.where(legal(view, goal, scale), scores, -np.inf).argmax(axis=1), goal, scale)
 
 
 def teacher_file(path: Path, scenario: str) -> Path:

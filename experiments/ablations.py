@@ -3,9 +3,13 @@
 Each arm is an adapter trained as janus-nano's was, from the same base, on the same data in the same order, with the same
 rank, layers, optimizer steps and seed, but for one thing:
 
-    lora    all gates are 1 and do not train: a plain LoRA, told ρ by the prompt alone
-    gates   every prompt says ρ 0.5, so the gates alone carry ρ
-    both    nothing: janus-nano's own recipe, for another base or other data
+    lora         all gates are 1 and do not train: a plain LoRA, told ρ by the prompt alone
+    gates        every prompt says ρ 0.5, so the gates alone carry ρ
+    both         nothing: janus-nano's own recipe before its on-policy round, for another base or other data
+    outcome      each decision is conditioned on what its game reached in hindsight, whoever made it, not on what was asked
+    separation   gates of different ρ are pushed apart (weight .1)
+    smoothness   gates of neighbouring ρ are drawn together (weight .1)
+    fourier      the gates see Fourier features of ρ
 
 From nothing, the data are those of `experiments.pipeline`; ``--data`` takes prepared ones. A stage whose result is complete
 is skipped, so an interrupted run continues. The agent ``lora`` plays ``runs/ablations/lora/final``; the last line printed
@@ -42,6 +46,10 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "lora": {"gates": "constant"},
     "gates": {"text_rho": TEXT_RHO},
     "both": {},
+    "outcome": {"labels": "outcome", "rho_jitter": 0.03},
+    "separation": {"lambda_sep": 0.1},
+    "smoothness": {"lambda_smooth": 0.1},
+    "fourier": {"use_fourier": True},
 }
 """Arms that are trained, and what of `experiments.train.Settings` each of them changes."""
 
@@ -53,7 +61,8 @@ class Settings:
     out: Path = LORA.parents[1]
     """Folder for data and adapters."""
     arms: str = "lora,gates"
-    """Comma list: lora (plain LoRA), gates (one rho in every prompt), both (as janus-nano)."""
+    """Comma list: lora (plain LoRA), gates (one rho in every prompt), both (as janus-nano), outcome (labels in hindsight),
+    separation, smoothness, fourier."""
     data: Path | None = None
     """Folder of experiments.prepare to train on; by default made here, as experiments.pipeline makes it."""
     model_name: str = "janus-nano"
@@ -62,14 +71,14 @@ class Settings:
     """Of the games, the initial weights and the training order."""
     scenario: str = "paper,hidden"
     """Where the training games come from, as in experiments.pipeline. Not read with --data."""
-    episodes: int = 50_000
+    episodes: int = 36_000
     """Training games. Not read with --data."""
     teacher_share: float = 0.6
     """Chance of each of their seats to be played by a teacher. Not read with --data."""
-    teacher_rounds: int = 300
+    teacher_rounds: int = 200
     """Rounds in which a teacher is trained for each scenario; 0 for scripted ones, with outcomes for labels. With --data, 0
     says that its labels are outcomes."""
-    adapter_steps: int = 14_000
+    adapter_steps: int = 12_000
     """Optimizer steps of each adapter."""
     batch_size: int = 16
     """Rows a step."""

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.teacher import ACCEPT, CONCESSIONS, FEATURES, MOVES, TeacherNetwork, features, legal, moves
+from agents.teacher import ACCEPT, AT_GOAL, CONCESSIONS, FEATURES, MOVES, TeacherNetwork, features, legal, moves
 from bargain_env.policy import Floats, Moves, SeatGames, SeatView
 
 NEVER = -1e9
 """Score of what is not legal."""
-PATIENT = (-1.0, 2.5, 0.5)
-"""Scores that learning starts from: of accepting, of conceding nothing, of conceding a little (less than `LITTLE`). A player
-that conceded at random would always have given up before it could see what waiting brings."""
+PATIENT = (-1.0, 2.5, 0.5, 1.5)
+"""Scores that learning starts from: of accepting, of conceding nothing, of conceding a little (less than `LITTLE`), and of
+demanding the goal. A player that conceded at random would always have given up before it could see what waiting brings."""
 LITTLE = 0.12
 
 
@@ -62,6 +62,7 @@ class ActorCritic(nn.Module):
         with torch.no_grad():
             last.weight.mul_(0.1)
             last.bias[ACCEPT], last.bias[1] = PATIENT[0], PATIENT[1]
+            last.bias[AT_GOAL] = PATIENT[3]
             last.bias[2 : 1 + int((CONCESSIONS < LITTLE).sum())] = PATIENT[2]
 
     def scores(self, seen: Tensor, allowed: Tensor) -> Tensor:
@@ -117,13 +118,14 @@ class Explorer:
 
     def act(self, view: SeatView) -> Moves:
         """Draw moves."""
-        seen = torch.from_numpy(features(view, self.goal[view.rows], self.scale))
-        allowed = torch.from_numpy(legal(view, self.scale))
+        goal = self.goal[view.rows]
+        seen = torch.from_numpy(features(view, goal, self.scale))
+        allowed = torch.from_numpy(legal(view, goal, self.scale))
         with torch.no_grad():
             scores = self.model.scores(seen, allowed)
             chosen = torch.multinomial(scores.exp(), 1, generator=self.generator)
         self.decided.append((view.rows.copy(), Decided(seen, allowed, chosen, scores.gather(1, chosen))))
-        return moves(view, chosen[:, 0].numpy(), self.scale)
+        return moves(view, chosen[:, 0].numpy(), goal, self.scale)
 
 
 class Learner:

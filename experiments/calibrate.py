@@ -70,9 +70,9 @@ class Settings:
     least_agreement: float = 0.0
     """Set the dial to nothing where a smaller share of the validation games ended in a deal: requests beyond are met less
     closely, but met. 0: wherever it leads."""
-    decode: str = "mean"
+    decode: str = "median"
     """How Janus turns probabilities into a move; see experiments.tournament."""
-    guard: Literal["ir", "monotone", "none"] = "ir"
+    guard: Literal["ir", "monotone", "none"] = "monotone"
     """See experiments.tournament."""
     threads: int = 2
     """Torch threads."""

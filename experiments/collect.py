@@ -66,6 +66,8 @@ class Settings:
     teacher: Path | None = None
     """Who teaches: a file of experiments.teacher, or a folder with PRESET.safetensors for each scenario; by default scripted
     target-seeking players."""
+    sparring_share: float = 0.0
+    """Chance of each other seat to be played by a sparring partner, whose temper is drawn for each game."""
     max_turns: int = 20
     """Moves of both seats together."""
     plugin: Path | None = None
@@ -128,6 +130,7 @@ def _check(settings: Settings) -> list[str]:
     if settings.seed >= 2**53:
         raise InputError(f"--seed {settings.seed} must be below 2**53")
     teachers.require_share(settings.teacher_share)
+    teachers.require_share(settings.sparring_share, "--sparring-share")
     presets = split(settings.scenario, "--scenario")
     for name in presets:
         if name not in PRESETS:
@@ -212,6 +215,7 @@ def _play_preset(settings: Settings, names: list[str], name: str, ids: np.ndarra
     games = bargain_env.sample(name, seed=settings.seed, ids=ids, max_turns=settings.max_turns)
     players = np.array(names, dtype=object)[pairs.draw(games, len(names))]
     trained = None if settings.teacher is None else teacher_file(settings.teacher, name)
+    players = teachers.sparred(players, games, settings.sparring_share)
     players = teachers.seated(players, games, settings.teacher_share, trained=trained is not None)
     buyer, seller = (teachers.policy(players[:, seat], PRESETS[name], trained) for seat in (0, 1))
     return bargain_env.play(games, buyer, seller), players
@@ -222,6 +226,8 @@ def _shaping(settings: Settings, names: list[str]) -> dict[str, Any]:
     shaping: dict[str, Any] = {"scenario": settings.scenario, "strategies": names, "max_turns": settings.max_turns}
     if settings.teacher_share:  # without teachers, games keep the ids that they always had
         shaping["teacher_share"] = settings.teacher_share
+    if settings.sparring_share:
+        shaping["sparring_share"] = settings.sparring_share
     if settings.teacher is not None:
         files = {name: teacher_file(settings.teacher, name) for name in split(settings.scenario, "--scenario")}
         shaping["teachers_sha256"] = {name: sha256(file) for name, file in files.items()}

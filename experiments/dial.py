@@ -85,7 +85,7 @@ class Settings:
     """Of scenarios, moves and resampling; not one that anything was tuned with."""
     raw_dial: bool = False
     """Measure without the calibrated map."""
-    decode: str = "mean"
+    decode: str = "median"
     """See experiments.tournament."""
     threads: int = 2
     """Torch threads."""
@@ -170,7 +170,7 @@ def _play(settings: Settings, pool: Pool, free: bool) -> Path:
         seed=settings.seed,
         out=settings.out / (f"{pool.name}-{UNGUARDED}" if free else pool.name),
         decode=settings.decode,
-        guard="none" if free else "ir",
+        guard="none" if free else "monotone",
         raw_dial=settings.raw_dial,
         threads=settings.threads,
         workers=settings.workers,
@@ -259,7 +259,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     without = ", without the calibrated map" if chosen["raw_dial"] else ""
     parts = [
         "# The dial, measured\n\n"
-        f"{chosen['games']} scenarios a cell, seed {chosen['seed']}, decoding {chosen['decode']}, guard ir (none in "
+        f"{chosen['games']} scenarios a cell, seed {chosen['seed']}, decoding {chosen['decode']}, guard monotone (none in "
         f"the last row, {chosen['unguarded_games']} scenarios){without}. "
         "Figures with 95 % intervals over scenarios; (?): not sure, as the interval holds the target or there is none."
     ]

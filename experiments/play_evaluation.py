@@ -43,8 +43,8 @@ def evaluate_play(
     games: int = 8,
     scenario: str = "paper",
     seed: int = SEED,
-    decode: str = "mean",
-    guard: str = "ir",
+    decode: str = "median",
+    guard: str = "monotone",
     batch_size: int = 256,
 ) -> dict[str, Any]:
     """Play the live ``model`` from both seats, at each ρ, against each opponent, in the same scenarios.

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from agents.teacher import SUFFIX
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments import collect, prepare, teacher, train
-from experiments.match.specs import split
 
+TEACHER = "teacher.safetensors"
 STRATEGIES = "train,population:60@train"
 """Who plays the seats that no teacher has."""
+SPARRING_SHARE = 0.35
+"""Share of these that sparring partners have, as where teachers learn."""
 
 
 class Stage(NamedTuple):
@@ -79,7 +80,7 @@ class Data:
         scenario: presets, a comma list.
         episodes: games.
         teacher_share: chance of each seat to be played by a teacher; 0 for none.
-        teacher_rounds: rounds in which one is trained for each preset; 0 for scripted ones.
+        teacher_rounds: rounds in which one is trained; 0 for scripted ones.
         threads: that train them.
         quiet: no output.
     """
@@ -98,26 +99,23 @@ class Data:
         return bool(self.teacher_share and self.teacher_rounds)
 
     def stages(self, out: Path) -> list[Stage]:
-        """From nothing: teachers in ``out/teachers``, games in ``out/raw``, and decisions of them in ``out/ready``."""
-        raw, ready = out / "raw", out / "ready"
+        """From nothing: a teacher, games in ``out/raw``, and decisions of them in ``out/ready``."""
+        raw, ready, taught = out / "raw", out / "ready", out / TEACHER
         held_back = self.seed + 1_000_000  # training games never share a seed with tournaments of small seeds
         games = collect.Settings(
             self.episodes, held_back, self.scenario, strategies=STRATEGIES, teacher_share=self.teacher_share,
-            teacher=out / "teachers" if self.asked else None, out=raw, format="parquet", quiet=True,
+            teacher=taught if self.asked else None, sparring_share=SPARRING_SHARE if self.asked else 0.0,
+            out=raw, format="parquet", quiet=True,
         )  # fmt: skip
+        learning = teacher.Settings(
+            taught, self.scenario, self.teacher_rounds, seed=self.seed, threads=self.threads, quiet=self.quiet
+        )
         return [
-            *([self._teacher(out, name) for name in split(self.scenario, "--scenario")] if self.asked else []),
+            *([Stage("teacher", taught, lambda: teacher.run(learning))] if self.asked else []),
             Stage("collect", raw / "manifest.json", lambda: collect.run(games)),
             Stage("prepare", ready / "manifest.json", lambda: prepare.run(
                 prepare.Settings(raw, ready, seed=self.seed, quiet=True))),
         ]  # fmt: skip
-
-    def _teacher(self, out: Path, name: str) -> Stage:
-        file = out / "teachers" / f"{name}{SUFFIX}"
-        settings = teacher.Settings(
-            file, name, self.teacher_rounds, seed=self.seed, threads=self.threads, quiet=self.quiet
-        )
-        return Stage(f"teacher for {name}", file, lambda: teacher.run(settings))
 
 
 def adapter_settings(
@@ -132,6 +130,7 @@ def adapter_settings(
         batch_size=batch_size,
         grad_accum=1,
         labels="asked" if asked else "outcome",
+        opening_weight=3.0 if asked else 1.0,
         rho_jitter=0.0 if asked else 0.03,
         lr=3e-3,
         beta2=0.99,

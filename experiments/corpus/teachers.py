@@ -31,18 +31,20 @@ _ASKED = re.compile(rf"{TRAINED}\(target=(0(?:\.\d+)?|1(?:\.0+)?)\)")
 DIGITS = 4
 """Digits of what is drawn, decimals of a trained one's request: a name is written with every decision, and plays the
 member again."""
+SPARRING = "sparring"
+_SPARRING_TURN = 2
 _TURN = 1
 """Where pairs and opponents are drawn too, they are so with turn 0."""
 
 
-def require_share(share: float) -> None:
+def require_share(share: float, name: str = "--teacher-share") -> None:
     """Refuse what is no share.
 
     Raises:
         InputError: it is not in [0, 1].
     """
     if not 0.0 <= share <= 1.0:
-        raise InputError(f"--teacher-share {share} must lie in [0, 1]")
+        raise InputError(f"{name} {share} must lie in [0, 1]")
 
 
 def seated(
@@ -65,6 +67,16 @@ def seated(
             rounded = (float(f"{value:.{DIGITS}g}") for value in asked)
             out[row, seat] = label(TEACHER, dict(zip(spans, rounded, strict=True)))
     return out
+
+
+def sparred(players: NDArray[np.object_], games: Scenarios, share: float) -> NDArray[np.object_]:
+    """``[B, 2]`` names of buyer and seller: those of ``players``, ``[B, 2]``, and in a ``share`` of the seats sparring
+    partners (`agents.scripted.sparring`); a pure function of (seed, game id, seat) again.
+    """
+    drawn = [
+        rng.uniform(games.seed, games.id, seat=seat, turn=_SPARRING_TURN, stream=rng.Stream.PAIRING) for seat in Seat
+    ]
+    return np.where(np.hstack(drawn) < share, SPARRING, players)
 
 
 def policy(names: NDArray[np.object_], preset: Preset, trained: Path | None) -> Policy:

@@ -63,8 +63,8 @@ class JanusOptions:
         raw_dial: set every dial to what is asked for, whatever map its adapter has.
     """
 
-    decode: str = "mean"
-    guard: str = "ir"
+    decode: str = "median"
+    guard: str = "monotone"
     batch_size: int = 256
     threads: int = 2
     base: str | None = None
