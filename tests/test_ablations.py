@@ -151,11 +151,11 @@ def test_from_nothing_with_trained_teachers(tmp_path, tiny_base, monkeypatch):
     """Every arm learns what they were asked for; without a share of seats there is nobody to learn that from."""
     made, taught = [], []
     monkeypatch.setattr(ablations.train, "run", lambda chosen: made.append(chosen))
-    monkeypatch.setattr(stages.teacher, "run", lambda chosen: taught.append(saved(chosen.out, 0, chosen.scenario)))
+    monkeypatch.setattr(stages.teacher, "run", lambda chosen: taught.append(saved(chosen.out)))
     for share in (0.5, 0.0):
         changes = {"episodes": 60, "teacher_rounds": 7, "teacher_share": share, "arms": "lora,both"}
         ablations.run(settings(None, tiny_base, tmp_path / str(share), **changes))
-    assert taught == [tmp_path / "0.5/teachers" / f"{name}.safetensors" for name in ("paper", "hidden")]
+    assert taught == [tmp_path / "0.5" / stages.TEACHER]
     assert [(s.labels, s.rho_jitter > 0) for s in made] == [("asked", False)] * 2 + [("outcome", True)] * 2
     players = [set(read_steps(tmp_path / share / "ready")["strategy"].to_pylist()) for share in ("0.5", "0.0")]
     assert [any(name.startswith("teacher(") for name in names) for names in players] == [True, False]
