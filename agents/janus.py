@@ -61,7 +61,7 @@ class JanusAgent:
         adapter: ``janus-nano`` (shipped), a folder, or an adapter already loaded. Named ones are loaded once a process, see
             `agents.janus_models`.
         rho: requested settlement, one for all games or ``[B]`` one a game; in [0, 1], or -1 (impasse).
-        decode: ``mean``, ``median``, ``quantile:0.3``, ``greedy``, ``sample``, ``sample:0.7`` or ``free``, see
+        decode: ``median``, ``mean``, ``quantile:0.3``, ``greedy``, ``sample``, ``sample:0.7`` or ``free``, see
             `hyperlora.decode.modes.Mode`. What is drawn is a pure function of the game's seed and id, the seat and the turn.
         guard: ``ir`` never accepts or offers what is worse than the reservation, ``monotone`` nor takes an offer back,
             ``none`` lets both happen; see `agents.guards`. Moves carry what the model itself had decided.

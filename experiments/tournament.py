@@ -81,7 +81,7 @@ class Settings:
     max_turns: int = 20
     """Moves of both seats together."""
     decode: str = "median"
-    """How Janus turns probabilities into a move: mean, median, quantile:0.3, greedy, sample, sample:0.7, or free (the model
+    """How Janus turns probabilities into a move: median, mean, quantile:0.3, greedy, sample, sample:0.7, or free (the model
     writes and its text is read; what is no answer becomes an offer of the reservation, counted in fallback_moves)."""
     guard: Literal["ir", "monotone", "none"] = "monotone"
     """Keep Janus from deals and offers beyond its own limit (ir), and from taking offers back too (monotone); every
