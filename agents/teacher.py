@@ -122,7 +122,7 @@ class TeacherNetwork:
     Attributes:
         layers: weights ``[out, in]`` and biases ``[out]``, with max(0, x) between them.
         scale: currency units of a demand of 1.
-        scenario: the preset that it learned on.
+        scenario: the presets that it learned on, a comma list.
     """
 
     layers: tuple[tuple[Floats, Floats], ...]

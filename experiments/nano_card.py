@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.match.specs import split
+from experiments.stages import SPARRING_SHARE
 
 
 def nano_card(settings: dict[str, Any]) -> str:
@@ -22,7 +23,7 @@ turns its bargaining posture by a number ρ in [0, 1]: 0 asks for the buyer's be
   registered as `train` and drawn members of their families{_seated(settings)}.
 - **Base**: pretrained from nothing on these games, with the ρ of every prompt taken from another game, so that it
   cannot know what ρ means ({settings["base_steps"]:,} steps of {settings["batch_size"]} decisions).
-- **Adapter**: rank 16, trained on {_learned(settings)} ({settings["adapter_steps"]:,} steps).
+- **Adapter**: rank 16, trained on {_learned(settings)} ({settings["adapter_steps"]:,} steps).{_rounds(settings)}
 - **Dial**: {_dial(settings, named)}.
 - **Use**: `python -m experiments.tournament --agents janus-nano --scenario {presets[0]}`. Decode with `median`.
 - **Limits**: it knows the price range, the 20 turns and the opponents of {named}, and nothing else: measure it on other
@@ -55,7 +56,7 @@ def _seated(settings: dict[str, Any]) -> str:
         return f"{seats} scripted target-seeking teachers"
     return (
         f"{seats} a teacher that was told which ρ to reach,\n"
-        f"  one for each preset, which learned by playing ({rounds:,} rounds)"
+        f"  and learned by playing them ({rounds:,} rounds), {100 * SPARRING_SHARE:g} % of the others by sparring partners"
     )
 
 
@@ -63,6 +64,18 @@ def _learned(settings: dict[str, Any]) -> str:
     if _trained(settings):
         return "the decisions of the teachers, each with the ρ that the teacher was asked to reach"
     return "the same games, with the ρ that each of them reached"
+
+
+def _rounds(settings: dict[str, Any]) -> str:
+    """What was trained after that."""
+    n = settings["on_policy_rounds"] if _trained(settings) else 0
+    if not n:
+        return ""
+    return (
+        f"\n  Then {n} round{'s' * (n > 1)} on-policy: it played {settings['on_policy_games']:,} games of each preset,\n"
+        "  the teacher said what it would have done, and training went on with that\n"
+        f"  ({settings['on_policy_steps']:,} steps)."
+    )
 
 
 def _dial(settings: dict[str, Any], named: str) -> str:

@@ -20,6 +20,8 @@ from hyperlora.checkpoint import read_config, read_state
 from hyperlora.constant_gates import has_constant_gates, mean_gates
 from hyperlora.data import NegotiationDataset, read_steps
 
+ARMS = ("lora", "gates", "both")
+
 
 def settings(prepared, base, out, **changes):
     options = {"adapter_steps": 4, "batch_size": 8, "threads": 1, "quiet": True, "model_name": str(base),
@@ -29,7 +31,7 @@ def settings(prepared, base, out, **changes):
 
 @pytest.fixture(scope="module")
 def trained(training_data, tiny_base, tmp_path_factory):
-    """A folder with all three arms, trained without looking how they do."""
+    """A folder with the arms that speak of channels, trained without looking how they do."""
     out = tmp_path_factory.mktemp("ablations")
 
     def blind(*args, **options):
@@ -37,22 +39,33 @@ def trained(training_data, tiny_base, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablations, "adapter_settings", blind)
-        ablations.run(settings(training_data, tiny_base, out, arms="lora,gates,both"))
+        ablations.run(settings(training_data, tiny_base, out, arms=",".join(ARMS)))
     return out
+
+
+def test_every_arm_is_told_one_thing(training_data, tiny_base, tmp_path, monkeypatch):
+    made = {}
+    monkeypatch.setattr(ablations.train, "run", lambda chosen: made.update({chosen.out.name: vars(chosen)}))
+    arms_ = ",".join(ablations.CHANGES)
+    ablations.run(settings(training_data, tiny_base, tmp_path, arms=arms_, teacher_rounds=1))
+    assert list(made) == list(ablations.CHANGES)
+    for arm, changed in ablations.CHANGES.items():
+        told = {k: v for k, v in made[arm].items() if k != "out" and made["both"][k] != v}
+        assert told == dict(changed), arm
 
 
 def test_arms_differ_in_one_thing(trained):
     runs = {arm: read_config(trained / arm / "final")["run"] for arm in ("lora", "gates", "both")}
     assert runs["lora"] != runs["gates"] != runs["both"]
-    for arm, changed in ablations.CHANGES.items():
-        assert {k for k in runs["both"] if runs[arm][k] != runs["both"][k]} == set(changed)
+    for arm in ARMS:
+        assert {k for k in runs["both"] if runs[arm][k] != runs["both"][k]} == set(ablations.CHANGES[arm])
     nano = stages.adapter_settings("x", "y", "z", asked=False, batch_size=8, steps=4, seed=0, quiet=True)
     shared = ("lr", "rank", "alpha", "labels", "rho_jitter", "schedule", "warmup_steps")
     assert all(runs["both"][k] == getattr(nano, k) for k in shared)
 
 
 def test_the_lora_has_no_dial_in_its_gates(trained):
-    models = {arm: load_hyperlora_adapter(trained / arm / "final").model for arm in ablations.CHANGES}
+    models = {arm: load_hyperlora_adapter(trained / arm / "final").model for arm in ARMS}
     assert {arm: has_constant_gates(model) for arm, model in models.items()} == {
         "lora": True,
         "gates": False,
@@ -77,7 +90,7 @@ def test_the_lora_has_no_dial_in_its_gates(trained):
 
 
 def test_each_arm_plays_as_it_was_trained(trained):
-    agents_ = {arm: JanusAgent(trained / arm / "final") for arm in ablations.CHANGES}
+    agents_ = {arm: JanusAgent(trained / arm / "final") for arm in ARMS}
     assert {arm: agent.text_rho for arm, agent in agents_.items()} == {"lora": None, "gates": 0.5, "both": None}
     labels = f"lora:{trained}/lora/final,janus:{trained}/gates/final,janus:{trained}/both/final"
     assert [c.arm for c in contestants.resolve_agents(labels)] == ["lora", "gates_trained", "both"]
@@ -151,11 +164,11 @@ def test_from_nothing_with_trained_teachers(tmp_path, tiny_base, monkeypatch):
     """Every arm learns what they were asked for; without a share of seats there is nobody to learn that from."""
     made, taught = [], []
     monkeypatch.setattr(ablations.train, "run", lambda chosen: made.append(chosen))
-    monkeypatch.setattr(stages.teacher, "run", lambda chosen: taught.append(saved(chosen.out, 0, chosen.scenario)))
+    monkeypatch.setattr(stages.teacher, "run", lambda chosen: taught.append(saved(chosen.out)))
     for share in (0.5, 0.0):
         changes = {"episodes": 60, "teacher_rounds": 7, "teacher_share": share, "arms": "lora,both"}
         ablations.run(settings(None, tiny_base, tmp_path / str(share), **changes))
-    assert taught == [tmp_path / "0.5/teachers" / f"{name}.safetensors" for name in ("paper", "hidden")]
+    assert taught == [tmp_path / "0.5" / stages.TEACHER]
     assert [(s.labels, s.rho_jitter > 0) for s in made] == [("asked", False)] * 2 + [("outcome", True)] * 2
     players = [set(read_steps(tmp_path / share / "ready")["strategy"].to_pylist()) for share in ("0.5", "0.0")]
     assert [any(name.startswith("teacher(") for name in names) for names in players] == [True, False]

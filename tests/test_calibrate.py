@@ -157,7 +157,7 @@ def test_the_command_writes_a_map_into_a_copy(world, tmp_path, monkeypatch, caps
     assert written == found["dial"]
     assert written["fitted"] == {
         "method": "isotonic regression", "opponents": "validation", "scenario": "paper", "games": 2, "seed": calibrate.SEED,
-        "rho": "0,0.5,1", "least_agreement": 0.0, "decode": "mean", "guard": "ir",
+        "rho": "0,0.5,1", "least_agreement": 0.0, "decode": "median", "guard": "monotone",
     }  # fmt: skip
     assert JanusAgent(tmp_path / "copy").dial == Dial.from_config({"dial": written})
     assert {seat: found["check"]["raw"]["paper"][seat]["rho"] for seat in ("buyer", "seller")} == {

@@ -12,6 +12,7 @@ from experiments import calibrate, collect, nano_card, pipeline, stages
 from hyperlora.data import read_steps
 
 FIRST = ["collect", "prepare"]
+ROUND = ["on-policy 1", "train on 1"]
 REST = ["pretrain", "train", "publish", "calibrate", "tournament"]
 
 
@@ -22,11 +23,11 @@ def run(tmp_path, monkeypatch):
 
     def first(some, console):
         row.extend(some)
-        stages.run_stages([stage for stage in some if stage.name in FIRST or "teacher" in stage.name], console)
+        stages.run_stages([stage for stage in some if stage.name in FIRST or stage.name == "teacher"], console)
 
     def teach(chosen):
         taught.append(chosen)
-        saved(chosen.out, 0, chosen.scenario)
+        saved(chosen.out)
 
     monkeypatch.setattr(pipeline, "run_stages", first)
     monkeypatch.setattr(stages.teacher, "run", teach)
@@ -59,13 +60,14 @@ def trained_on(monkeypatch, run, **changes):
     return chosen
 
 
-def test_each_preset_has_a_teacher_of_its_own(run, tmp_path):
+def test_one_teacher_for_all_presets(run, tmp_path):
     names, taught = run(teacher_rounds=7, teacher_share=0.5, seed=3)
-    assert names == ["teacher for paper", "teacher for hidden", *FIRST, *REST]
-    files = [tmp_path / "run/teachers" / f"{name}.safetensors" for name in ("paper", "hidden")]
+    assert names == ["teacher", *FIRST, "pretrain", "train", *ROUND, *REST[2:]]
     assert [(t.out, t.scenario, t.rounds, t.seed, t.threads) for t in taught] == [
-        (file, file.stem, 7, 3, 1) for file in files
+        (tmp_path / "run" / stages.TEACHER, "paper,hidden", 7, 3, 1)
     ]
+    sparring = [name for name in players(tmp_path / "run") if not name.startswith("teacher(")].count("sparring")
+    assert sparring / 120 == pytest.approx(0.5 * stages.SPARRING_SHARE, abs=0.12)
     assert share_of(tmp_path / "run", "teacher") == pytest.approx(0.5, abs=0.15)
     assert share_of(tmp_path / "run", "target_seeking") == 0
     manifest = json.loads((tmp_path / "run/raw/manifest.json").read_text())["settings"]
@@ -74,7 +76,7 @@ def test_each_preset_has_a_teacher_of_its_own(run, tmp_path):
     assert manifest["seed"] == 1_000_003, "its games are not those of tournaments of small seeds"
     assert len([name for name in manifest["strategies"] if "(" in name]) == 60
     table = read_steps(tmp_path / "run/ready")
-    assert len(set(table["seed"].to_pylist())) == 1
+    assert set(table["seed"].to_pylist()) == {1_000_003}
 
 
 def test_scripted_teachers_and_none(run, tmp_path):
@@ -84,6 +86,7 @@ def test_scripted_teachers_and_none(run, tmp_path):
         assert not taught
         assert share_of(tmp_path / str(share), "target_seeking") == pytest.approx(share, abs=0.15)
         assert share_of(tmp_path / str(share), "teacher") == 0
+        assert "sparring" not in players(tmp_path / str(share))
         assert json.loads((tmp_path / str(share) / pipeline.SETTINGS).read_text())["teacher_share"] == share
     names, taught = run("nobody", teacher_rounds=7, teacher_share=0.0, scenario="paper")
     assert (names, taught) == ([*FIRST, *REST], []), "nobody would play what was trained"
@@ -91,13 +94,13 @@ def test_scripted_teachers_and_none(run, tmp_path):
 
 def test_the_adapter_learns_what_trained_teachers_were_asked(run, monkeypatch):
     asked = trained_on(monkeypatch, run, name="a", teacher_rounds=1, teacher_share=0.5)
-    assert (asked.labels, asked.rho_jitter) == ("asked", 0.0)
+    assert (asked.labels, asked.rho_jitter, asked.opening_weight) == ("asked", 0.0, 3.0)
 
 
 @pytest.mark.parametrize("changes", [{"teacher_rounds": 0, "teacher_share": 0.5}, {"teacher_share": 0.0}])
 def test_or_what_games_reached(run, monkeypatch, changes):
     outcome = trained_on(monkeypatch, run, **changes)
-    assert (outcome.labels, outcome.rho_jitter) == ("outcome", 0.03)
+    assert (outcome.labels, outcome.rho_jitter, outcome.opening_weight) == ("outcome", 0.03, 1.0)
 
 
 def test_stages_that_are_not_wanted(run):
@@ -105,6 +108,11 @@ def test_stages_that_are_not_wanted(run):
     assert run("a", **chosen, games=0)[0] == [*FIRST, *REST[:-1]]
     assert run("b", **chosen, calibration_games=0)[0] == [*FIRST, *REST[:3], REST[4]]
     assert run("c", **chosen, calibration_games=0, games=0)[0] == [*FIRST, *REST[:3]]
+    taught = {"teacher_share": 0.5, "teacher_rounds": 1, "scenario": "paper"}
+    assert run("d", **taught, on_policy_rounds=0)[0] == ["teacher", *FIRST, *REST]
+    assert run("e", **taught, on_policy_rounds=2)[0] == [
+        "teacher", *FIRST, "pretrain", "train", *ROUND, "on-policy 2", "train on 2", *REST[2:]
+    ]  # fmt: skip
 
 
 def test_what_is_complete_is_not_done_again(run, tmp_path, capsys):
@@ -155,12 +163,14 @@ def test_the_model_card_says_what_was_done():
     usual = card(teacher_share=0.3, teacher_rounds=300, episodes=1234)
     for part in (
         "1,234 of the presets `paper` and `hidden` in turn",
-        "30 % of the seats are played by a teacher that was told which ρ to reach, one for each preset, which learned by "
-        "playing (300 rounds)",
+        "30 % of the seats are played by a teacher that was told which ρ to reach, and learned by playing them "
+        "(300 rounds), 35 % of the others by sparring partners",
         "trained on the decisions of the teachers, each with the ρ that the teacher was asked to reach",
         "a monotone map for each seat, fitted to what the adapter reached against the validation opponents on `paper` and",
         "--scenario paper,hidden --episodes 1234 --teacher-share 0.3 --teacher-rounds 300",
-        "--agents janus-nano --scenario paper`",
+        "Then 1 round on-policy: it played 6,000 games of each preset, the teacher said what it would have done, and "
+        "training went on with that (6,000 steps)",
+        "--agents janus-nano --scenario paper`. Decode with `median`",
         "**Limits**",
     ):
         assert part in usual
@@ -173,7 +183,11 @@ def test_the_model_card_says_nothing_else():
     assert "teachers" not in none
     for text in (scripted, none):
         assert "asked to reach" not in text
+        assert "on-policy:" not in text
+        assert "sparring" not in text
         assert "with the ρ that each of them reached" in text
+    assert "on-policy:" not in card(on_policy_rounds=0)
+    assert "Then 2 rounds on-policy" in card(on_policy_rounds=2)
     raw = card(calibration_games=0, scenario="hidden")
     assert "**Dial**: raw" in raw
     assert "map" not in raw
@@ -186,5 +200,5 @@ def test_the_games_are_those_that_collect_is_told(run, monkeypatch):
     monkeypatch.setattr(stages.collect, "run", lambda chosen: told.append(chosen) or usual(chosen))
     run(teacher_rounds=1, teacher_share=1.0, scenario="paper")
     [chosen] = told
-    assert (chosen.scenario, chosen.teacher_share, chosen.teacher.name) == ("paper", 1.0, "teachers")
+    assert (chosen.scenario, chosen.teacher_share, chosen.teacher.name) == ("paper", 1.0, stages.TEACHER)
     assert chosen.strategies == "train,population:60@train"

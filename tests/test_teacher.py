@@ -14,6 +14,7 @@ import agents
 import bargain_env as be
 from agents.teacher import (
     ACCEPT,
+    AT_GOAL,
     CLOCK,
     CONCESSIONS,
     FAR,
@@ -35,7 +36,7 @@ from bargain_env.core import quantise_array
 from bargain_env.errors import InputError
 
 BOTH = list(Seat)
-NAN = math.nan
+NAN, HALF = math.nan, np.array([0.5])
 OPPONENTS = ["boulware_hard", "linear_standard", "tit_for_tat", "fair", "micro_coarse", "naive_concession"]
 GOAL, SEAT, LIMIT, STANDING, BEST = range(FEATURES - 5, FEATURES)
 
@@ -53,6 +54,11 @@ def view(*prices, seat=Seat.BUYER, limit=900.0, max_turns=20, standing=NAN):
 
 def seen(shown, goal=0.3, scale=500.0):
     [row] = features(shown, np.full(len(shown), goal), scale)
+    return row
+
+
+def allowed_in(shown, goal=0.5):
+    [row] = legal(shown, np.array([goal]), 500.0)
     return row
 
 
@@ -96,6 +102,8 @@ def test_wasted_turns_are_absent_and_what_stands_is_kept():
     assert wasted[2 * PAST + 1] == pytest.approx(0.24)
     assert wasted[STANDING] == pytest.approx(0.24)
     assert wasted[BEST] == pytest.approx(0.24)
+    refused = seen(view(400, 950, 450, NAN, standing=950.0))
+    assert refused[BEST] == pytest.approx(-0.1), "what was not offered is not the best offer"
 
 
 def test_far_offers_are_taken_for_far():
@@ -148,7 +156,7 @@ def test_rows_of_mixed_turns_get_what_they_would_get_alone(seat, tmp_path):
     goal = np.linspace(0, 1, len(shown))
     teacher = Teacher(saved(tmp_path / "t", 7), goal)
     teacher.reset(shown.games)
-    together, allowed, played = features(shown, goal, 500.0), legal(shown, 500.0), teacher.act(shown)
+    together, allowed, played = features(shown, goal, 500.0), legal(shown, goal, 500.0), teacher.act(shown)
     assert len(set(shown.turn.tolist())) > 5
     assert len(set(played.price.tolist())) > 5
     assert 0 < played.accept.sum() < len(shown)
@@ -156,7 +164,7 @@ def test_rows_of_mixed_turns_get_what_they_would_get_alone(seat, tmp_path):
         at = np.array([row])
         alone = SeatView(at, shown.games.take(at), int(shown.turn[row]), shown.standing[at], histories[row][None])
         assert features(alone, goal[at], 500.0).tobytes() == together[row].tobytes()
-        assert (legal(alone, 500.0)[0] == allowed[row]).all()
+        assert (legal(alone, goal[at], 500.0)[0] == allowed[row]).all()
         single = teacher.act(alone)
         assert (single.accept[0], single.price.tobytes()) == (played.accept[row], played.price[row].tobytes())
 
@@ -177,34 +185,49 @@ def test_moves_concede_from_the_latest_offer(seat, limit, own, other):
     sign = 1 if seat == Seat.BUYER else -1
     shown = view(own, other, seat=seat, limit=limit)
     chosen = np.arange(MOVES)
-    played = [moves(shown, np.array([k]), 500.0) for k in chosen]
-    assert [bool(p.accept[0]) for p in played] == [True] + [False] * len(CONCESSIONS)
+    played = [moves(shown, np.array([k]), HALF, 500.0) for k in chosen]
+    assert [bool(p.accept[0]) for p in played] == [True] + [False] * (MOVES - 1)
     assert math.isnan(played[ACCEPT].price[0])
     expected = limit - sign * 500 * np.maximum(0.6 - CONCESSIONS, 0)
-    assert [p.price[0] for p in played[1:]] == pytest.approx(expected.tolist())
+    assert [p.price[0] for p in played[1:AT_GOAL]] == pytest.approx(expected.tolist())
     assert len(set(expected)) > 10
 
 
 def test_accepting_is_legal_where_it_suits_the_limit():
-    assert legal(view(400, 800), 500.0)[0, ACCEPT]
-    assert legal(view(400, 900), 500.0)[0, ACCEPT], "its limit suits"
-    assert not legal(view(400, 900.01), 500.0)[0, ACCEPT]
-    assert not legal(view(), 500.0)[0, ACCEPT], "nothing stands"
+    assert allowed_in(view(400, 800))[ACCEPT]
+    assert allowed_in(view(400, 900))[ACCEPT], "its limit suits"
+    assert not allowed_in(view(400, 900.01))[ACCEPT]
+    assert not allowed_in(view())[ACCEPT], "nothing stands"
     seller = {"seat": Seat.SELLER, "limit": 400.0}
-    assert legal(view(900, 400, **seller), 500.0)[0, ACCEPT]
-    assert not legal(view(900, 399.99, **seller), 500.0)[0, ACCEPT]
+    assert allowed_in(view(900, 400, **seller))[ACCEPT]
+    assert not allowed_in(view(900, 399.99, **seller))[ACCEPT]
 
 
 def test_concessions_are_legal_down_to_the_limit():
-    allowed = legal(view(600, 800), 500.0)[0, 1:]
+    allowed = allowed_in(view(600, 800))[1:AT_GOAL]
     assert (allowed == (CONCESSIONS <= 0.6)).all()
-    assert legal(view(), 500.0)[0, 1:].all()
-    at_limit = legal(view(900, 800), 500.0)[0, 1:]
+    assert allowed_in(view())[1:AT_GOAL].all()
+    at_limit = allowed_in(view(900, 800))[1:AT_GOAL]
     assert at_limit.tolist() == [True] + [False] * (len(CONCESSIONS) - 1), "it repeats its limit"
-    rest = legal(view(896.7, 800), 500.0)[0, 1:]  # a demand of .0066
+    rest = allowed_in(view(896.7, 800))[1:AT_GOAL]  # a demand of .0066
     assert rest[1]
     assert not rest[2:].any()
-    assert moves(view(896.7, 800), np.array([2]), 500.0).price == [900.0]
+    assert moves(view(896.7, 800), np.array([2]), HALF, 500.0).price == [900.0]
+
+
+@pytest.mark.parametrize(("seat", "limit", "own", "goal"), [(0, 900.0, 500.0, 0.7), (1, 400.0, 800.0, 0.3)])
+def test_its_goal_is_a_move_unless_it_has_offered_more(seat, limit, own, goal):
+    """A demand of .8 stands, and the goal leaves it .3: an offer of 750 as buyer, of 550 as seller."""
+    seat = Seat(seat)
+    at_start, later = view(seat=seat, limit=limit), view(own, 700, seat=seat, limit=limit)
+    price = 750.0 if seat == Seat.BUYER else 550.0
+    for shown in (at_start, later):
+        assert allowed_in(shown, goal)[AT_GOAL]
+        played = moves(shown, np.array([AT_GOAL]), np.array([goal]), 500.0)
+        assert (played.accept[0], played.price[0]) == (False, price)
+    beyond = view(price + (10 if seat == Seat.BUYER else -10), 700, seat=seat, limit=limit)
+    assert not allowed_in(beyond, goal)[AT_GOAL], "it would take an offer back"
+    assert allowed_in(beyond, goal + (0.1 if seat == Seat.BUYER else -0.1))[AT_GOAL]
 
 
 # ── no network makes it do more ───────────────────────────────────────────────────────────────────────────────────────
@@ -321,6 +344,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     assert (read(shown) == written(shown)).all()
     read.save(tmp_path / "c")
     assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
+    assert (Teacher(tmp_path / "b").network(shown) == written(shown)).all()
     other.save(tmp_path / "b")
     assert (Teacher(tmp_path / "b").network(shown) == other(shown)).all(), "a file that was written anew is read anew"
 
@@ -340,7 +364,7 @@ def test_scores_are_those_of_layers_with_a_rectifier_between():
 def test_the_best_legal_move_is_played(tmp_path):
     """A network that likes accepting best, then giving all."""
     score = np.zeros(MOVES)
-    score[ACCEPT], score[MOVES - 1] = 2.0, 1.0
+    score[ACCEPT], score[AT_GOAL - 1] = 2.0, 1.0
     TeacherNetwork(((np.zeros((MOVES, FEATURES)), score),), 500.0, "paper").save(tmp_path / "t")
     teacher = Teacher(tmp_path / "t")
     for shown, accepts, price in ((view(400, 800), True, NAN), (view(400, 950), False, 900.0)):

@@ -9,11 +9,12 @@ from zoo import Erratic
 
 import agents
 import bargain_env as be
-from agents.teacher import ACCEPT, CONCESSIONS, FEATURES, MOVES, Teacher, load_network
+from agents.teacher import ACCEPT, AT_GOAL, CONCESSIONS, FEATURES, MOVES, Teacher, load_network
 from agents.validation import OPPONENTS as VALIDATION
 from bargain_env import Seat
 from experiments import cli, teacher
 from experiments.actor_critic import ActorCritic, Decided, Explorer, Learner, LearningRates
+from experiments.corpus.teachers import SPARRING
 from experiments.match import pairs
 
 BATCH = 64
@@ -23,6 +24,7 @@ SILENT = LearningRates(entropy=0.0, epochs=1, batch_size=BATCH)
 
 def settings(out, **changes):
     tiny = {"rounds": 2, "games": 64, "hidden": 8, "drawn": 3, "seekers": 1, "threads": 1, "quiet": True}
+    tiny["scenario"] = "paper"
     return teacher.Settings(out, **{**tiny, **changes})
 
 
@@ -74,8 +76,8 @@ def test_what_was_rewarded_becomes_likelier(good, bad):
     rates = LearningRates(entropy=0.0, epochs=30, batch_size=BATCH)
     learner(net, rates).learn(0, decided, torch.tensor([1.0, -1.0] * 32))
     after = chances(net, decided)
-    assert after[good] > 1.05 * before[good]
-    assert after[bad] < before[bad] / 1.05
+    assert after[good] > 1.02 * before[good]
+    assert after[bad] < before[bad] / 1.02
     assert after[7] == 0
 
 
@@ -138,6 +140,7 @@ def test_it_starts_patient():
     net = model()
     p = chances(net, decisions(net, [0]))
     assert p[1] > 0.3
+    assert p[1] > p[AT_GOAL] > 0.1
     little = 1 + np.flatnonzero((CONCESSIONS > 0) & (CONCESSIONS < 0.12))
     much = 1 + np.flatnonzero(CONCESSIONS >= 0.12)
     assert p[little[:5]].min() > p[much].max()
@@ -234,14 +237,19 @@ def test_these_are_whom_it_plays(tmp_path, monkeypatch):
 
     monkeypatch.setattr(teacher.pairs, "routed", routed)
     monkeypatch.setattr(teacher.bargain_env, "sample", sample)
-    teacher.run(settings(tmp_path / "t", rounds=5, seed=6, scenario="hidden"))
+    teacher.run(settings(tmp_path / "t", rounds=5, seed=6, scenario="hidden,paper", sparring=0.5))
     allowed = list(teacher._opponents(settings(tmp_path, rounds=5, seed=6)))
-    assert len(seated) == len(sampled) == 10
-    assert all(names <= set(allowed[k // 2]) for k, names in enumerate(seated))
+    assert len(seated) == len(sampled) == 5 * 4, "each preset in each seat"
+    assert all(SPARRING in names and names <= {*allowed[k // 4], SPARRING} for k, names in enumerate(seated))
+    widths = [np.ptp(some.buyer_max - some.seller_min) > 1 for some in sampled]
+    assert widths == [True, True, False, False] * 5
     assert not set.union(*seated) & set(VALIDATION)
     ids = np.concatenate([some.id for some in sampled])
     assert len(set(ids.tolist())) == 5 * 64
     assert ids.min() >= teacher.FIRST_ID
+    seated.clear()
+    teacher.run(settings(tmp_path / "t", rounds=1, sparring=0.0))
+    assert not any(SPARRING in names for names in seated)
 
 
 # ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,11 +265,11 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(made), "and nothing else is left"
 
 
-@pytest.mark.parametrize(("scenario", "scale"), [("paper", 500.0), ("hidden", teacher.WIDEST)])
-def test_the_file_says_what_it_learned_on(tmp_path, capsys, scenario, scale):
+@pytest.mark.parametrize("scenario", ["paper", "paper,hidden"])
+def test_the_file_says_what_it_learned_on(tmp_path, capsys, scenario):
     out = teacher.run(settings(tmp_path / "new" / "t", scenario=scenario, rounds=1, quiet=False))
     network = load_network(out, 0)
-    assert (network.scenario, network.scale) == (scenario, scale)
+    assert (network.scenario, network.scale) == (scenario, teacher.SCALE)
     assert [bias.size for _, bias in network.layers] == [8, 8, MOVES]
     said = capsys.readouterr().out
     assert "round 1 of 1: mean cost of a game " in said
@@ -284,7 +292,7 @@ def cost(player, n=240):
 def test_a_short_training_lowers_the_cost(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher, "_opponents", lambda chosen: [FEW] * chosen.rounds)
     model(0, 32).published(500.0, "paper").save(tmp_path / "untrained")
-    learned = teacher.run(settings(tmp_path / "t", rounds=40, games=512, hidden=32))
+    learned = teacher.run(settings(tmp_path / "t", rounds=40, games=512, hidden=32, sparring=0.0))
     before, after = (cost(lambda goal, file=file: Teacher(file, goal)) for file in (tmp_path / "untrained", learned))
     assert before > 0.6
     assert after < 0.5 * before
@@ -294,7 +302,10 @@ def test_a_short_training_lowers_the_cost(tmp_path, monkeypatch):
     ("arguments", "expected"),
     [
         (["--rounds", 0], "--rounds 0 must be at least 1"),
-        (["--games", 1], "--games 1 must be at least 2"),
+        (["--games", 1], "--games 1 must be at least 4"),
+        (["--games", 1, "--scenario", "paper"], "--games 1 must be at least 2"),
+        (["--sparring", 1.1], "--sparring 1.1 must lie in"),
+        (["--sparring", "nan"], "--sparring nan"),
         (["--hidden", 0], "--hidden 0"),
         (["--drawn", -1], "--drawn -1 must be at least 0"),
         (["--seekers", -1], "--seekers -1"),
@@ -306,7 +317,7 @@ def test_a_short_training_lowers_the_cost(tmp_path, monkeypatch):
         (["--impasse-cost", -0.1], "--impasse-cost -0.1"),
         (["--impasse-cost", "nan"], "--impasse-cost nan"),
         (["--scenario", "papr"], "did you mean 'paper'"),
-        (["--scenario", "paper,hidden"], "unknown scenario"),
+        (["--scenario", ","], "--scenario is empty"),
     ],
 )
 def test_settings_that_cannot_be_are_named(tmp_path, capsys, arguments, expected):
@@ -324,7 +335,7 @@ def test_a_folder_is_refused_before_it_trains(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(teacher, "_play", lambda *args: pytest.fail("it trained"))
     with pytest.raises(SystemExit):
         cli.main(teacher.Settings, teacher.run, ["--out", str(tmp_path)])
-    assert "name a file in it, such as paper.safetensors" in capsys.readouterr().err
+    assert "name a file in it, such as teacher.safetensors" in capsys.readouterr().err
 
 
 def test_seeds_up_to_the_largest(tmp_path):
