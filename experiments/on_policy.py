@@ -122,8 +122,8 @@ def run(settings: Settings) -> Path:
         opponents += population(f"population:{settings.drawn}@train", settings.seed)
     old = [] if settings.data is None else [pq.read_table(settings.data / "steps.parquet")]
     new = [
-        _asked(settings, opponents, name, seat, first)
-        for name in presets
+        _asked(settings, opponents, name, seat, first, FIRST_ID + (2 * k + int(seat)) * settings.games + first)
+        for k, name in enumerate(presets)
         for seat in Seat
         for first in range(0, settings.games // 2, BATCH)
     ]
@@ -155,10 +155,13 @@ def _check(settings: Settings) -> list[str]:
     return presets
 
 
-def _asked(settings: Settings, opponents: list[str], name: str, seat: Seat, first: int) -> pa.Table:
-    """The decisions of one batch of games in which the adapter has ``seat``, answered by the teacher."""
+def _asked(settings: Settings, opponents: list[str], name: str, seat: Seat, first: int, first_id: int) -> pa.Table:
+    """The decisions of one batch of games in which the adapter has ``seat``, answered by the teacher.
+
+    ``first`` is the number of its first game in this preset and seat, ``first_id`` the game itself.
+    """
     known, n = preset(name), min(BATCH, settings.games // 2 - first)
-    games = bargain_env.sample(name, n, seed=settings.seed, first_id=FIRST_ID + int(seat) * settings.games + first)
+    games = bargain_env.sample(name, n, seed=settings.seed, first_id=first_id)
     rng = np.random.default_rng([settings.seed, int(games.id[0])])
     goal = np.round(rng.random(n), DIGITS)
     janus: Policy = JanusAgent(settings.adapter, goal, guard=settings.guard, raw_dial=True)
