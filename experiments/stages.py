@@ -108,7 +108,7 @@ class Data:
             out=raw, format="parquet", quiet=True,
         )  # fmt: skip
         learning = teacher.Settings(
-            taught, self.scenario, self.teacher_rounds, seed=self.seed, threads=self.threads, quiet=self.quiet
+            taught, self.scenario, rounds=self.teacher_rounds, seed=self.seed, threads=self.threads, quiet=self.quiet
         )
         return [
             *([Stage("teacher", taught, lambda: teacher.run(learning))] if self.asked else []),
