@@ -105,15 +105,13 @@ class JanusDecision:
 
     def __str__(self) -> str:
         chance = "" if self.accept_probability is None else f"; P(ACCEPT) {self.accept_probability:.3f}"
-        said = f"{self.action} {self.price:.2f}  ({self.seat}, turn {self.turn} of {self.max_turns}, {self._dial()}{chance})"
+        asked = rho_text(self.rho, self.internal_rho)
+        said = f"{self.action} {self.price:.2f}  ({self.seat}, turn {self.turn} of {self.max_turns}, {asked}{chance})"
         if self.fallback:
             return f"{said}; the model gave no answer: its reservation is offered"
         if self.guarded:
             return f"{said}; the guard replaced {self.raw_action} {self.raw_price:.2f}"
         return said
-
-    def _dial(self) -> str:
-        return rho_text(self.rho, self.internal_rho)
 
 
 class Janus:

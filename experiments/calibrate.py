@@ -29,7 +29,6 @@ from agents.validation import VALIDATION
 from bargain_env import PRESETS, Seat
 from bargain_env.errors import InputError, unknown
 from experiments import cli, isotonic, played, tournament
-from experiments.match import results
 from experiments.match.arms import SHIPPED
 from experiments.match.specs import split
 from experiments.reporting import statistics
@@ -153,9 +152,7 @@ def _play(settings: Settings, adapter: str, preset: str, rho: str, part: str, *,
         workers=settings.workers,
         quiet=settings.quiet or settings.json,
     )
-    cli.output_folder(chosen.out)
-    played.once(chosen)
-    return results.located(chosen.out)
+    return played.episodes(chosen)
 
 
 def _origin(settings: Settings) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from rich.table import Table
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments import cli, played, tournament
-from experiments.match import opponents, results
+from experiments.match import opponents
 from experiments.match.contestants import resolve_agents
 from experiments.match.specs import split
 from experiments.reporting import targets
@@ -176,9 +176,7 @@ def _play(settings: Settings, pool: Pool, free: bool) -> Path:
         workers=settings.workers,
         quiet=settings.quiet or settings.json,
     )
-    cli.output_folder(chosen.out)
-    played.once(chosen)
-    return results.located(chosen.out)
+    return played.episodes(chosen)
 
 
 def table(found: Mapping[str, Any], label: str) -> tuple[list[str], list[list[str]]]:

@@ -7,30 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from bargain_env.files import replacing
-from experiments import tournament
+from experiments import cli, tournament
 from experiments.match import results
 from experiments.match.identity import identify
-from experiments.reporting import summary
 
 STAMP = "finished.json"
 """What a finished tournament's games depend on (see `experiments.match.identity`), beside its results."""
 
 
-def once(settings: tournament.Settings) -> dict[str, Any]:
-    """The summary of a tournament: played, continued, or found finished with the same settings, files and code.
+def episodes(settings: tournament.Settings) -> Path:
+    """The games of a tournament: played, continued, or found finished with the same settings, files and code.
 
     Raises:
         InputError: as `experiments.tournament.run`.
     """
-    document = _document(settings)
-    stamp, episodes = settings.out / STAMP, settings.out / results.EPISODES
-    if stamp.is_file() and episodes.is_file() and _read(stamp) == document:
-        return summary.read(settings.out)
-    stamp.unlink(missing_ok=True)
-    found = tournament.run(settings)
-    with replacing(stamp) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return found
+    folder, document = cli.output_folder(settings.out), _document(settings)
+    stamp, games = folder / STAMP, folder / results.EPISODES
+    if not (stamp.is_file() and games.is_file() and _read(stamp) == document):
+        stamp.unlink(missing_ok=True)
+        tournament.run(settings)
+        with replacing(stamp) as temporary:
+            temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return games
 
 
 def _document(settings: tournament.Settings) -> Any:

@@ -205,7 +205,8 @@ def ignored(settings: Settings, players: Sequence[contestants.Contestant], plan:
     dial = any(player.takes_rho for player in players)
     janus = any(opponents.janus_of(name) is not None for name in names)
     guarded = janus or any(name.startswith(TEXT) for name in names)
-    takes = {"rho": dial, "config": dial, "decode": janus, "precision": janus, "batch_size": janus, "guard": guarded}
+    takes = {"rho": dial, "config": dial, "decode": janus, "precision": janus, "batch_size": janus, "raw_dial": janus,
+             "guard": guarded}  # fmt: skip
     default = Settings()
     given = [name for name, taken in takes.items() if not taken and getattr(settings, name) != getattr(default, name)]
     return [f"--{name.replace('_', '-')}" for name in given]

@@ -184,10 +184,10 @@ def test_in_place_and_what_was_played_is_not_played_again(world, tmp_path, monke
     calibrate.run(settings(world, tmp_path, games=3, out=tmp_path / "copy"))
     assert len(times) == 1, "other games"
     chosen = times[0]
-    assert played.once(chosen)["settings"]["games"] == 3
+    assert played.episodes(chosen) == chosen.out / "episodes.parquet"
     assert len(times) == 1
     (chosen.out / played.STAMP).write_text("{")
-    played.once(chosen)
+    played.episodes(chosen)
     assert len(times) == 2, "half a stamp is no proof"
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from zoo import Erratic, Script, Stuck, make, offers, one, same
+from zoo import Erratic, Script, Stuck, awkward, make, offers, one, same
 
 import agents
 import bargain_env as be
@@ -317,14 +317,7 @@ def test_nobody_betrays_its_reservation(preset):
 def test_any_partner_any_setting(name):
     """Wasted turns, odd ticks, limits off the tick or at a bound, one-turn games: no warning, no betrayal."""
     n = 60
-    games = be.sample("no_deal", n, seed=3)
-    games = replace(
-        games,
-        buyer_max=np.where(games.id % 10 == 9, 200.0, games.buyer_max + 0.004),
-        seller_min=np.where(games.id % 10 == 8, 1500.0, games.seller_min + 0.004),
-        max_turns=1 + games.id % 21,
-        tick=np.choose(games.id % 3, [0.01, 0.25, 7.0]),
-    )
+    games = awkward(n)
     for width in (500.0, 333.333, None):
         buyer = be.play(games, make(name, width), Erratic())
         seller = be.play(games, Erratic(), make(name, width))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_mixed_turns import mixed_view
 from test_strategies import ORDER, mirrored
-from zoo import Erratic, Script, Stuck, offers, one, position, same
+from zoo import Erratic, Script, Stuck, awkward, offers, one, position, same
 
 import agents
 import bargain_env as be
@@ -135,14 +135,7 @@ def test_without_a_standing_offer_it_offers():
 def test_no_reservation_is_crossed(width):
     """Wasted turns, odd ticks, limits off the tick or at a bound, one-turn games."""
     n = 300
-    games = be.sample("no_deal", n, seed=3)
-    games = replace(
-        games,
-        buyer_max=np.where(games.id % 10 == 9, 200.0, games.buyer_max + 0.004),
-        seller_min=np.where(games.id % 10 == 8, 1500.0, games.seller_min + 0.004),
-        max_turns=1 + games.id % 21,
-        tick=np.choose(games.id % 3, [0.01, 0.25, 7.0]),
-    )
+    games = awkward(n)
     for seat, limit in ((Seat.BUYER, games.buyer_max), (Seat.SELLER, games.seller_min)):
         sign = 1 if seat == Seat.BUYER else -1
         result = be.play(games, *seated(seat, be.RoutedPolicy(members(60, 7, width), games.id % 60), Erratic()))

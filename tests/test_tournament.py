@@ -401,14 +401,18 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
 
 def test_options_that_nobody_takes_are_warned_of(tmp_path, capsys):
     base = {"opponents": "easy", "scenario": "paper", "games": 2, "out": tmp_path}
-    tournament.run(tournament.Settings("script:easy", rho="0.5", decode="greedy", guard="none", **base))
+    tournament.run(tournament.Settings("script:easy", rho="0.5", decode="greedy", guard="none", raw_dial=True, **base))
     said = capsys.readouterr().err
-    assert [name for name in ("--rho", "--config", "--decode", "--guard") if f"warning: {name} has" in said] == [
-        "--rho", "--decode", "--guard"
-    ]  # fmt: skip
+    options = ("--rho", "--config", "--decode", "--raw-dial", "--guard")
+    assert [name for name in options if f"warning: {name} has" in said] == [
+        "--rho",
+        "--decode",
+        "--raw-dial",
+        "--guard",
+    ]
     tournament.run(tournament.Settings("script:easy", **base))
     assert capsys.readouterr().err == ""
-    settings = tournament.Settings("janus-nano", rho="0.5", decode="greedy", guard="none", **base)
+    settings = tournament.Settings("janus-nano", rho="0.5", decode="greedy", guard="none", raw_dial=True, **base)
     assert tournament.ignored(settings, *tournament.prepared(settings)) == []
     settings = tournament.Settings("script:easy", **{**base, "opponents": "janus-nano"}, rho="0.5", decode="greedy")
     assert tournament.ignored(settings, *tournament.prepared(settings)) == ["--rho"]

@@ -56,6 +56,18 @@ class Erratic:
         return Moves(accept=u[:, 2] < 0.05, price=price)
 
 
+def awkward(n):
+    """``n`` games with odd ticks, limits between two of them or at a bound of the range, and 1 to 21 turns."""
+    games = be.sample("no_deal", n, seed=3)
+    return replace(
+        games,
+        buyer_max=np.where(games.id % 10 == 9, 200.0, games.buyer_max + 0.004),
+        seller_min=np.where(games.id % 10 == 8, 1500.0, games.seller_min + 0.004),
+        max_turns=1 + games.id % 21,
+        tick=np.choose(games.id % 3, [0.01, 0.25, 7.0]),
+    )
+
+
 def one(**change):
     return Scenarios.of([Scenario(**{"buyer_max": 900.0, "seller_min": 400.0, **change})])
 
