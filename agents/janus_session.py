@@ -140,6 +140,7 @@ class Janus:
         allow_base_mismatch: bool = False,
         device: str = "cpu",
         raw_dial: bool = False,
+        scenario: str | None = None,
     ) -> Janus:
         """Load an adapter on its base, or find it loaded; see `agents.JanusAgent` for the arguments.
 
@@ -156,6 +157,7 @@ class Janus:
             precision=precision,
             device=device,
             raw_dial=raw_dial,
+            scenario=scenario,
         )
         return cls(agent)
 

@@ -127,7 +127,7 @@ def run(settings: Settings) -> dict[str, Any]:
     for player in players:
         if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
             player.build(np.array(plan.rho[plan.seats[0]][:1]) if player.takes_rho else None, plan.preset)
-    opponents.load(plan.opponents, plan.janus)
+    opponents.load(plan.opponents, plan.preset, plan.janus)
     console = cli.console(settings.quiet or settings.json)
     console.print(_heading(players, plan), soft_wrap=True, markup=False)
     with locked(folder / LOCK, f"another run plays into {folder}; wait for it, or choose another --out"):

@@ -152,7 +152,7 @@ def janus(spec: JanusSpec, options: JanusOptions) -> Contestant:
     def build(rho: Floats | None, preset: Preset) -> Policy:
         if rho is None:
             raise ValueError(f"agent {spec.label!r} takes rho; give one for each game")
-        return spec.policy(rho, options)
+        return spec.policy(rho, options, preset.name)
 
     return Contestant(
         spec.label,
