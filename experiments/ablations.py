@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from agents.janus import TEXT_RHO
@@ -35,13 +36,14 @@ from bargain_env import preset
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import sha256
 from experiments import cli, train
-from experiments.corpus.teachers import require_share
+from experiments.corpus.teachers import asked_rho, require_share
 from experiments.match.arms import LORA
 from experiments.match.specs import split
 from experiments.stages import Data, Stage, adapter_settings, claim, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
+from hyperlora.data import read_steps
 
-SETTINGS = "ablations.json"
+SETTINGS, STEPS = "ablations.json", "steps.parquet"
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "lora": {"gates": "constant"},
     "gates": {"text_rho": TEXT_RHO},
@@ -76,8 +78,8 @@ class Settings:
     teacher_share: float = 0.6
     """Chance of each of their seats to be played by a teacher. Not read with --data."""
     teacher_rounds: int = 200
-    """Rounds in which a teacher is trained for each scenario; 0 for scripted ones, with outcomes for labels. With --data, 0
-    says that its labels are outcomes."""
+    """Rounds in which a teacher is trained; 0 for scripted ones, with outcomes for labels. Not read with --data, whose
+    decisions are conditioned on what was asked if any was."""
     adapter_steps: int = 12_000
     """Optimizer steps of each adapter."""
     batch_size: int = 16
@@ -99,10 +101,15 @@ def run(settings: Settings) -> list[Path]:
     out = cli.output_folder(settings.out)
     claim(out / SETTINGS, _identity(settings))
     torch.set_num_threads(settings.threads)
-    made = _data(settings).stages(out)
+    source = _data(settings)
+    asked = source.asked if settings.data is None else has_asked(settings.data)
+    if "outcome" in arms and not asked:
+        raise InputError(
+            "--arms outcome: nobody was asked for anything in these data, so that every arm learns outcomes"
+        )
     data = out / "ready" if settings.data is None else settings.data
-    run_stages([] if settings.data else made, console)
-    run_stages([_training(settings, data, arm) for arm in arms], console)
+    run_stages([] if settings.data else source.stages(out), console)
+    run_stages([_training(settings, data, arm, asked=asked) for arm in arms], console)
     adapters = [out / arm / "final" for arm in arms]
     specs = [_spec(arm, path) for arm, path in zip(arms, adapters, strict=True)]
     console.print(f"wrote {', '.join(map(str, adapters))}", soft_wrap=True)
@@ -123,8 +130,8 @@ def _check(settings: Settings) -> list[str]:
     for arm in arms:
         if arm not in CHANGES:
             raise unknown("arm", arm, CHANGES)
-    if settings.data is not None and not (settings.data / "steps.parquet").is_file():
-        raise InputError(f"--data {settings.data} holds no steps.parquet; make it with `python -m experiments.prepare`")
+    if settings.data is not None and not (settings.data / STEPS).is_file():
+        raise InputError(f"--data {settings.data} holds no {STEPS}; make it with `python -m experiments.prepare`")
     return arms
 
 
@@ -136,14 +143,23 @@ def _data(settings: Settings) -> Data:
 def _identity(settings: Settings) -> dict[str, Any]:
     """What adapters in one folder share."""
     shared = {k: v for k, v in asdict(settings).items() if k not in ("out", "arms", "data", "quiet")}
-    given = None if settings.data is None else sha256(settings.data / "steps.parquet")
+    given = None if settings.data is None else sha256(settings.data / STEPS)
     return {**shared, "data_sha256": given}
 
 
-def _training(settings: Settings, data: Path, arm: str) -> Stage:
+def has_asked(data: Path) -> bool:
+    """Whether any of the decisions was made by who was asked for something."""
+    table = read_steps(data, "train")
+    if "strategy" not in table.column_names:
+        return False
+    names = table["strategy"].unique().to_numpy(zero_copy_only=False)
+    return not bool(np.isnan(asked_rho(names)).all())
+
+
+def _training(settings: Settings, data: Path, arm: str, *, asked: bool) -> Stage:
     folder = settings.out / arm
     recipe = adapter_settings(
-        data, folder, settings.model_name, asked=_data(settings).asked, batch_size=settings.batch_size,
+        data, folder, settings.model_name, asked=asked, batch_size=settings.batch_size,
         steps=settings.adapter_steps, seed=settings.seed, quiet=settings.quiet,
     )  # fmt: skip
     return Stage(f"train {arm}", folder / "final" / CONFIG, lambda: train.run(replace(recipe, **CHANGES[arm])))

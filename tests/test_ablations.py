@@ -47,7 +47,9 @@ def test_every_arm_is_told_one_thing(training_data, tiny_base, tmp_path, monkeyp
     made = {}
     monkeypatch.setattr(ablations.train, "run", lambda chosen: made.update({chosen.out.name: vars(chosen)}))
     arms_ = ",".join(ablations.CHANGES)
-    ablations.run(settings(training_data, tiny_base, tmp_path, arms=arms_, teacher_rounds=1))
+    monkeypatch.setattr(ablations, "has_asked", lambda data: True)
+    ablations.run(settings(training_data, tiny_base, tmp_path, arms=arms_))
+    assert made["both"]["labels"] == "asked"
     assert list(made) == list(ablations.CHANGES)
     for arm, changed in ablations.CHANGES.items():
         told = {k: v for k, v in made[arm].items() if k != "out" and made["both"][k] != v}
@@ -124,6 +126,7 @@ def test_finished_arms_are_left_alone(training_data, tiny_base, trained, capsys,
         ({"teacher_rounds": -1}, "--teacher-rounds -1"),
         ({"teacher_share": 1.5}, "--teacher-share 1.5"),
         ({"teacher_rounds": 1}, "other settings"),
+        ({"arms": "outcome"}, "--arms outcome: nobody was asked"),
         ({"data": "nowhere"}, "holds no steps.parquet"),
         ({"adapter_steps": 5}, "other settings"),
         ({"seed": 1}, "other settings"),
@@ -170,7 +173,9 @@ def test_from_nothing_with_trained_teachers(tmp_path, tiny_base, monkeypatch):
         ablations.run(settings(None, tiny_base, tmp_path / str(share), **changes))
     assert taught == [tmp_path / "0.5" / stages.TEACHER]
     assert [(s.labels, s.rho_jitter > 0) for s in made] == [("asked", False)] * 2 + [("outcome", True)] * 2
-    players = [set(read_steps(tmp_path / share / "ready")["strategy"].to_pylist()) for share in ("0.5", "0.0")]
+    ready = [tmp_path / share / "ready" for share in ("0.5", "0.0")]
+    assert [ablations.has_asked(data) for data in ready] == [True, False]
+    players = [set(read_steps(data)["strategy"].to_pylist()) for data in ready]
     assert [any(name.startswith("teacher(") for name in names) for names in players] == [True, False]
 
 
