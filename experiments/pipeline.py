@@ -70,7 +70,7 @@ class Settings:
     games: int = 20
     """Games a cell of the closing tournament; 0 for none."""
     threads: int = 2
-    """CPU threads; the weights depend on it in their last bits."""
+    """CPU threads, and processes that play the games of dial and tournament; the weights depend on it in their last bits."""
     quiet: bool = False
     """No output."""
 
@@ -107,7 +107,7 @@ def run(settings: Settings) -> Path:
           if settings.calibration_games else []),
         Stage("tournament", results / "summary.json", lambda: tournament.run(
             tournament.Settings(f"janus:{model}", games=settings.games, scenario=presets[0],
-                                out=results, threads=settings.threads, quiet=settings.quiet))),
+                                out=results, threads=1, workers=settings.threads, quiet=settings.quiet))),
     ]  # fmt: skip
     run_stages(stages[: None if settings.games else -1], console)
     console.print(f"wrote {model}{f' and {results}' if settings.games else ''}", soft_wrap=True)
@@ -158,7 +158,7 @@ def _calibrate(settings: Settings, model: Path, out: Path) -> None:
     """Fit the dial of the published adapter, and keep what was found beside it."""
     found = calibrate.run(
         calibrate.Settings(str(model), work=out / "calibration", games=settings.calibration_games,
-                           scenario=settings.scenario, threads=settings.threads, quiet=settings.quiet)
+                           scenario=settings.scenario, threads=1, workers=settings.threads, quiet=settings.quiet)
     )  # fmt: skip
     with replacing(out / CALIBRATION) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
