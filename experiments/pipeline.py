@@ -1,8 +1,8 @@
 """Re-create janus-nano from nothing: ``python -m experiments.pipeline --out DIR``.
 
 Every stage is the command of the same name: teachers → episodes → checked tables → ρ-blind base → HyperLoRA → checkpoint →
-rounds of games of its own, answered by the teachers → calibrated dial → tournament (the seed's section 9 with teachers and a
-dial). A stage whose result is complete is skipped, so an interrupted run continues. The result, ``DIR/janus-nano``, holds
+a round of games of its own, answered by the teacher → calibrated dial → tournament (the seed's section 9 with a teacher and
+a dial). A stage whose result is complete is skipped, so an interrupted run continues. The result, ``DIR/janus-nano``, holds
 ``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped weights are this command's, with its
 defaults.
 """
@@ -65,8 +65,9 @@ class Settings:
     """Games of each scenario in such a round."""
     on_policy_steps: int = 6000
     """Optimizer steps in such a round."""
-    calibration_games: int = 10
-    """Scenarios that the dial is fitted on (`experiments.calibrate`); 0 for a raw dial."""
+    calibration_games: int = 40
+    """Scenarios of each preset that the dial is fitted on (`experiments.calibrate`), at every tenth; 0 for a raw dial. Those
+    of `hidden` differ, and a map of ten of them was no better there than none."""
     games: int = 20
     """Games a cell of the closing tournament; 0 for none."""
     threads: int = 2
@@ -157,8 +158,9 @@ def _trained(out: Path, rounds: int) -> Path:
 def _calibrate(settings: Settings, model: Path, out: Path) -> None:
     """Fit the dial of the published adapter, and keep what was found beside it."""
     found = calibrate.run(
-        calibrate.Settings(str(model), work=out / "calibration", games=settings.calibration_games,
-                           scenario=settings.scenario, threads=1, workers=settings.threads, quiet=settings.quiet)
+        calibrate.Settings(str(model), work=out / "calibration", rho="0:1:0.1", games=settings.calibration_games,
+                           check_games=0, scenario=settings.scenario, threads=1, workers=settings.threads,
+                           quiet=settings.quiet)
     )  # fmt: skip
     with replacing(out / CALIBRATION) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")

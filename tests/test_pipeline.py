@@ -149,7 +149,7 @@ def test_the_dial_is_fitted_on_the_games_it_learned_on(tmp_path, monkeypatch):
     told = pipeline.Settings(tmp_path, calibration_games=6, threads=1, quiet=True)
     pipeline._calibrate(told, tmp_path / "janus-nano", tmp_path)
     [some] = chosen
-    assert (some.adapter, some.games, some.scenario, some.threads, some.out) == (
+    assert (some.adapter, some.games, some.scenario, some.workers, some.out) == (
         str(tmp_path / "janus-nano"), 6, "paper,hidden", 1, None,
     )  # fmt: skip
     assert json.loads((tmp_path / pipeline.CALIBRATION).read_text()) == {"dial": 1}
@@ -166,7 +166,7 @@ def test_the_model_card_says_what_was_done():
         "30 % of the seats are played by a teacher that was told which ρ to reach, and learned by playing them "
         "(300 rounds), 35 % of the others by sparring partners",
         "trained on the decisions of the teachers, each with the ρ that the teacher was asked to reach",
-        "a monotone map for each seat, fitted to what the adapter reached against the validation opponents on `paper` and",
+        "a monotone map for each seat and preset, fitted to what the adapter reached against the validation opponents on `paper` and",
         "--scenario paper,hidden --episodes 1234 --teacher-share 0.3 --teacher-rounds 300",
         "Then 1 round on-policy: it played 6,000 games of each preset, the teacher said what it would have done, and "
         "training went on with that (6,000 steps)",
