@@ -83,6 +83,6 @@ def _dial(settings: dict[str, Any], named: str) -> str:
     if not scenarios:
         return "raw: what is asked for goes to prompt and gates as it is"
     return (
-        "what is asked for goes through a monotone map for each seat and preset, fitted to what the adapter reached against\n"
-        f"  the validation opponents on {named} ({scenarios} scenarios); `--raw-dial` plays without it"
+        "what is asked for goes through a monotone map for each seat and preset, fitted to what the adapter reached "
+        f"against\n  the validation opponents on {named} ({scenarios} scenarios); `--raw-dial` plays without it"
     )

@@ -166,7 +166,8 @@ def test_the_model_card_says_what_was_done():
         "30 % of the seats are played by a teacher that was told which ρ to reach, and learned by playing them "
         "(300 rounds), 35 % of the others by sparring partners",
         "trained on the decisions of the teachers, each with the ρ that the teacher was asked to reach",
-        "a monotone map for each seat and preset, fitted to what the adapter reached against the validation opponents on `paper` and",
+        "a monotone map for each seat and preset, fitted to what the adapter reached against the validation opponents on "
+        "`paper` and",
         "--scenario paper,hidden --episodes 1234 --teacher-share 0.3 --teacher-rounds 300",
         "Then 1 round on-policy: it played 6,000 games of each preset, the teacher said what it would have done, and "
         "training went on with that (6,000 steps)",
