@@ -41,6 +41,7 @@ def prompts(view: SeatView, rho: Floats, k_history: int, prompt_format: int) -> 
                 high=highs[i],
                 k=k_history,
                 prompt_format=prompt_format,
+                seat=games.seat.label,
             )
         )
     return texts

@@ -26,6 +26,7 @@ from experiments import cli
 from experiments.training_log import TrainingLog
 from hyperlora.base import nano_model, no_progress_bar
 from hyperlora.data import NegotiationDataset, read_steps
+from hyperlora.prompt import markers
 from hyperlora.tokens import build_nano_tokenizer
 from hyperlora.train import TrainSettings, train
 
@@ -60,6 +61,8 @@ class Settings:
     """Weight of the loss on a prompt token; a target token weighs 1."""
     decimal_weights: tuple[float, float, float, float] = (1.0, 1.0, 0.3, 0.1)
     """Weight of the loss on each decimal of a price."""
+    prompt_format: int = 2
+    """1, 2, 3 or 4 (see hyperlora.prompt): what adapters on it will read."""
     seed: int = 0
     """Of initial weights, row order and the shuffled rho."""
     quiet: bool = False
@@ -85,6 +88,7 @@ def run(settings: Settings) -> Path:
     console = cli.console(settings.quiet)
     if settings.seed < 0:
         raise InputError(f"--seed {settings.seed} must be at least 0")
+    markers(settings.prompt_format)
     refuse_foreign(settings.out, MODEL)
     cli.output_folder(settings.out.parent)
     tokenizer: Any = build_nano_tokenizer()
@@ -92,6 +96,7 @@ def run(settings: Settings) -> Path:
     dataset = NegotiationDataset(
         table,
         tokenizer,
+        prompt_format=settings.prompt_format,
         decimal_weights=settings.decimal_weights,
         prompt_weight=settings.prompt_weight,
         rho=blind_rho(table, settings.seed),

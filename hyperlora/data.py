@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from bargain_env.errors import InputError
 
 from .losses import IGNORE
-from .prompt import K_HISTORY, build_target, decision_prompt, normalize_price
+from .prompt import K_HISTORY, SEATED, build_target, decision_prompt, normalize_price
 from .tokens import encode
 
 REQUIRED = (
@@ -99,7 +99,7 @@ class NegotiationDataset(Dataset):
         tokenizer: whose ids to use.
         k_history: history slots.
         max_length: longest sequence; a longer prompt loses tokens at its front, the target never does.
-        prompt_format: 1, 2 or 3.
+        prompt_format: 1, 2, 3 or 4; the last needs the column ``role``.
         decimal_weights: weight of the loss on each decimal of a price. The last ones are mostly noise: prices of the
             games that people train on are known to a share of the range, not to 1e-4 of it.
         prompt_weight: weight of the loss on each prompt token; above 0 only to pretrain a base, which learns to read
@@ -208,7 +208,10 @@ def decimal_places(tokenizer: Any, target: Sequence[int]) -> list[int]:
 
 
 def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
-    columns = {name: table[name].to_pylist() for name in REQUIRED if name != "rho_train"}
+    if prompt_format == SEATED and "role" not in table.column_names:
+        raise InputError("prompt format 4 needs the column 'role'; make the table with `python -m experiments.prepare`")
+    wanted = [name for name in REQUIRED if name != "rho_train"] + (["role"] if prompt_format == SEATED else [])
+    columns = {name: table[name].to_pylist() for name in wanted}
     prompts, targets = [], []
     for i in range(table.num_rows):
         row = {name: values[i] for name, values in columns.items()}
@@ -226,6 +229,7 @@ def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int
                 high=high,
                 k=k,
                 prompt_format=prompt_format,
+                seat=row.get("role"),
             )
         )
         price = row["target_price"]

@@ -7,6 +7,10 @@ over the public range. There is no role: posture comes from ρ.
 Format 3 says what format 2 says, in another order: what stands for a whole game first, then the offers without padding, and
 last what is new on each turn. So a prompt begins as the one of the turn before it, as long as no offer has left the history,
 and its keys and values can be used again.
+
+Format 4 is format 2 with the own limit written as offers are, ``buyer:0.4638``. In the others a history names the seats, and
+the last offer is the opponent's, but who opens a game has nothing to tell its seat by except its limit: enough on ``paper``,
+where buyers have 700 to 1,050 and sellers 500 less, and nothing on ``hidden``, where most limits may be either's.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ SPECIAL_TOKENS = [
     "<INSTRUCTION>",
     "<OUTPUT>",
 ]
-"""Markers of prompt format 2."""
+"""Markers of prompt formats 2 and 4."""
 
 SPECIAL_TOKENS_V1 = [
     "<RHO>",
@@ -44,15 +48,15 @@ SPECIAL_TOKENS_V1 = [
 SPECIAL_TOKENS_V3 = [marker for marker in SPECIAL_TOKENS if marker != "<HISTORY_LEN>"]
 """Markers of prompt format 3."""
 
-STATIC_FIRST = 3
-"""The prompt format whose prompts begin as those of earlier turns do."""
+STATIC_FIRST, SEATED = 3, 4
+"""The prompt format whose prompts begin as those of earlier turns do, and the one that says whose limit it is."""
 
 K_HISTORY = 8
 """History slots in a prompt."""
 
 INSTRUCTION = "Output exactly one of:\nACCEPT\nOFFER <PRICE_NORM>"
-PADDING = {1: "PAD:0.0000", 2: "EMPTY:EMPTY"}
-_MARKERS = {1: SPECIAL_TOKENS_V1, 2: SPECIAL_TOKENS, STATIC_FIRST: SPECIAL_TOKENS_V3}
+PADDING = {1: "PAD:0.0000", 2: "EMPTY:EMPTY", SEATED: "EMPTY:EMPTY"}
+_MARKERS = {1: SPECIAL_TOKENS_V1, 2: SPECIAL_TOKENS, STATIC_FIRST: SPECIAL_TOKENS_V3, SEATED: SPECIAL_TOKENS}
 
 
 def markers(prompt_format: int = 2) -> list[str]:
@@ -62,7 +66,7 @@ def markers(prompt_format: int = 2) -> list[str]:
         ValueError: there is no such format.
     """
     if prompt_format not in _MARKERS:
-        raise ValueError(f"prompt format {prompt_format} does not exist; choose 1, 2 or 3")
+        raise ValueError(f"prompt format {prompt_format} does not exist; choose 1, 2, 3 or 4")
     return list(_MARKERS[prompt_format])
 
 
@@ -110,7 +114,7 @@ def build_history_str(
         low: lower end of the public range.
         high: upper end.
         k: number of slots.
-        prompt_format: 1, 2 or 3.
+        prompt_format: 1, 2, 3 or 4.
 
     Returns:
         The text and the number of slots that hold an offer.
@@ -132,6 +136,7 @@ def build_prompt(
     history_len: int,
     history_str: str,
     prompt_format: int = 2,
+    seat: str | None = None,
 ) -> str:
     """The prompt of one decision; the target follows it directly.
 
@@ -142,19 +147,26 @@ def build_prompt(
         turns_remaining: ``max_turns - turn``.
         reservation_norm: own limit, normalised.
         last_offer_norm_str: the other side's latest offer, normalised with four decimals, or ``NA``.
-        history_len: filled history slots (format 2 only).
+        history_len: filled history slots (formats 2 and 4).
         history_str: from `build_history_str`, in the same format.
-        prompt_format: 1, 2 or 3.
+        prompt_format: 1, 2, 3 or 4.
+        seat: ``buyer`` or ``seller``, who decides (format 4 only).
+
+    Raises:
+        ValueError: format 4 without a seat.
     """
+    if prompt_format == SEATED and seat is None:
+        raise ValueError("prompt format 4 says whose limit it is; give the seat")
     request = [format_rho_text(rho, prompt_format), *([] if prompt_format == 1 else [format_success_text(rho)])]
-    limit, instruction = f"<RESERVATION_NORM> {reservation_norm:.4f}", f"<INSTRUCTION> {INSTRUCTION}"
+    whose = f"{seat}:" if prompt_format == SEATED else ""
+    limit, instruction = f"<RESERVATION_NORM> {whose}{reservation_norm:.4f}", f"<INSTRUCTION> {INSTRUCTION}"
     clock = [f"<TURN> {turn} / {max_turns}", f"<TURNS_REMAINING> {turns_remaining}"]
     last, history = f"<LAST_OFFER_NORM> {last_offer_norm_str}", f"<HISTORY> {history_str}"
     if prompt_format == STATIC_FIRST:
         history = f"<HISTORY> {history_str}" if history_str else "<HISTORY>"
         lines = [*request, limit, instruction, history, *clock, last]
     else:
-        filled = [f"<HISTORY_LEN> {history_len}"] if prompt_format == 2 else []
+        filled = [f"<HISTORY_LEN> {history_len}"] if prompt_format in (2, SEATED) else []
         lines = [*request, *clock, limit, last, *filled, history, instruction]
     return "\n".join([*lines, "<OUTPUT>\n"])
 
@@ -184,6 +196,7 @@ def decision_prompt(
     high: float,
     k: int = K_HISTORY,
     prompt_format: int = 2,
+    seat: str | None = None,
 ) -> str:
     """`build_prompt` from raw prices in currency units: what both training rows and `JanusAgent` call.
 
@@ -203,4 +216,5 @@ def decision_prompt(
         history_len=filled,
         history_str=history,
         prompt_format=prompt_format,
+        seat=seat,
     )
