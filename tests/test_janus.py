@@ -48,7 +48,17 @@ class Recorder:
         return self.script.act(view)
 
 
-@pytest.mark.parametrize(("k_history", "prompt_format"), [(8, 2), (3, 2), (8, 1), (8, 3), (5, 3)])
+def test_a_table_that_does_not_say_whose_decisions_it_holds_has_no_prompts_of_format_4():
+    games = sample("paper", 2, seed=2)
+    played = play(games, agents.make("boulware_firm"), agents.make("boulware_firm"))
+    table = steps_table(rows_of_games(played, "x", ["a"] * 2, ["b"] * 2)).drop_columns("role")
+    tokenizer = adapter().tokenizer
+    assert len(NegotiationDataset(table, tokenizer)) == table.num_rows
+    with pytest.raises(InputError, match=r"needs the column 'role'; .* experiments.prepare"):
+        NegotiationDataset(table, tokenizer, prompt_format=4)
+
+
+@pytest.mark.parametrize(("k_history", "prompt_format"), [(8, 2), (3, 2), (8, 1), (8, 3), (5, 3), (8, 4)])
 def test_prompts_at_the_table_are_the_training_prompts(k_history, prompt_format):
     games = sample("hidden", 24, seed=2)
     loaded = adapter(k_history, prompt_format)

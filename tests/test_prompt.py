@@ -134,6 +134,27 @@ def test_format_3_says_the_same_in_another_order():
     }
 
 
+def test_format_4_says_whose_limit_it_is_and_else_what_format_2_says():
+    text, filled = history(8, prompt_format=4)
+    for seat in ("buyer", "seller"):
+        said = build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, prompt_format=4, seat=seat)
+        assert said == SUCCESS.replace("<RESERVATION_NORM> 0.8421", f"<RESERVATION_NORM> {seat}:0.8421")
+        assert build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, seat=seat) == SUCCESS, "format 2 does not"
+    with pytest.raises(ValueError, match="give the seat"):
+        build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, prompt_format=4)
+    assert markers(4) == SPECIAL_TOKENS
+
+
+def test_a_first_offer_has_no_seat_but_in_format_4():
+    """Openings of either seat at the same limit read the same in the report's prompt."""
+
+    def opening(seat, prompt_format):
+        return decision_prompt(0.2, 1, 20, 800.0, [], [], None, 200.0, 1500.0, prompt_format=prompt_format, seat=seat)
+
+    same = {k: opening("buyer", k) == opening("seller", k) for k in (1, 2, 3, 4)}
+    assert same == {1: True, 2: True, 3: True, 4: False}
+
+
 @pytest.mark.parametrize("prompt_format", [2, 3])
 def test_prompts_of_format_3_begin_as_those_of_earlier_turns(prompt_format):
     roles, prices = ["buyer", "seller"] * 6, [20.0 + i for i in range(12)]
