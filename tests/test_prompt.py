@@ -181,7 +181,7 @@ def test_markers_of_all_formats():
     assert len(SPECIAL_TOKENS_V1) == 9
     assert markers(2) == SPECIAL_TOKENS
     assert set(SPECIAL_TOKENS) - set(markers(3)) == {"<HISTORY_LEN>"}
-    with pytest.raises(ValueError, match="choose 1, 2 or 3"):
+    with pytest.raises(ValueError, match="choose 1, 2, 3 or 4"):
         markers(4)
 
 
