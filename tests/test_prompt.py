@@ -182,7 +182,7 @@ def test_markers_of_all_formats():
     assert markers(2) == SPECIAL_TOKENS
     assert set(SPECIAL_TOKENS) - set(markers(3)) == {"<HISTORY_LEN>"}
     with pytest.raises(ValueError, match="choose 1, 2, 3 or 4"):
-        markers(4)
+        markers(5)
 
 
 @pytest.mark.parametrize(
