@@ -78,7 +78,9 @@ def evaluate_play(
 
     def build(rho: Floats | None, preset: Preset) -> Policy:
         assert rho is not None  # what `takes_rho` means
-        policy: Policy = agents.JanusAgent(adapter, rho, decode=decode, guard=guard, batch_size=batch_size)
+        policy: Policy = agents.JanusAgent(
+            adapter, rho, decode=decode, guard=guard, batch_size=batch_size, raw_dial=True
+        )  # what is trained is what the map will be fitted to
         return policy
 
     with evaluation_mode(model):
