@@ -12,6 +12,7 @@ import numpy as np
 from bargain_env.core import Seat
 from bargain_env.errors import InputError, unknown
 from bargain_env.policy import Floats, Moves, SeatGames, SeatView
+from bargain_env.scenarios import preset
 from hyperlora.checkpoint import Adapter, Precision
 from hyperlora.decode import Decisions, Mode, PrefixCache, Scorer
 from hyperlora.decode.scorer import UNIFORMS
@@ -61,7 +62,7 @@ class JanusAgent:
         adapter: ``janus-nano`` (shipped), a folder, or an adapter already loaded. Named ones are loaded once a process, see
             `agents.janus_models`.
         rho: requested settlement, one for all games or ``[B]`` one a game; in [0, 1], or -1 (impasse).
-        decode: ``mean``, ``median``, ``quantile:0.3``, ``greedy``, ``sample``, ``sample:0.7`` or ``free``, see
+        decode: ``median``, ``mean``, ``quantile:0.3``, ``greedy``, ``sample``, ``sample:0.7`` or ``free``, see
             `hyperlora.decode.modes.Mode`. What is drawn is a pure function of the game's seed and id, the seat and the turn.
         guard: ``ir`` never accepts or offers what is worse than the reservation, ``monotone`` nor takes an offer back,
             ``none`` lets both happen; see `agents.guards`. Moves carry what the model itself had decided.
@@ -77,15 +78,18 @@ class JanusAgent:
         compute: precision of decisions: ``auto`` is bf16 for large models where that is faster; ``own`` (that of the base's
             weights), ``fp32`` or ``bf16``; see `hyperlora.decode.precision.in_precision`.
         raw_dial: set the dial to what is asked for, whatever map the adapter has. The base alone has none.
+        scenario: preset that the games are of, for a dial with a map of it; None where that is not known.
         reuse: keep keys and values of a batch of games from turn to turn, which pays where prompts begin as those of earlier
             turns (prompt format 3); None for where they do. Nothing is kept from one `reset` to the next.
 
     Attributes:
         text_rho: what every prompt says; None where it says the internal ρ.
         dial: the map from requested to internal ρ; None where they are the same.
+        scenario: as given.
 
     Raises:
-        InputError: ρ out of range, unknown mode, guard or channel, the adapter cannot be loaded, or its dial is none.
+        InputError: ρ out of range, unknown mode, guard, channel or preset, an adapter that cannot be loaded, or its dial is
+            none.
     """
 
     mixed_turns = True
@@ -94,8 +98,8 @@ class JanusAgent:
         self,
         adapter: str | Path | Adapter = "janus-nano",
         rho: float | Floats = 0.5,
-        decode: str = "mean",
-        guard: str = "ir",
+        decode: str = "median",
+        guard: str = "monotone",
         batch_size: int = 256,
         base_only: bool = False,
         base: str | None = None,
@@ -106,6 +110,7 @@ class JanusAgent:
         channel: str = "both",
         compute: str = "auto",
         raw_dial: bool = False,
+        scenario: str | None = None,
         reuse: bool | None = None,
     ) -> None:
         self.guard, self.rho, mode = check_guard(guard), check_rho(rho), Mode.parse(decode)
@@ -126,6 +131,9 @@ class JanusAgent:
         self.adapter, self.base_only, self.channel = adapter, base_only, channel
         trained: float | None = adapter.config.get("run", {}).get("text_rho")
         self.text_rho = TEXT_RHO if trained is None and channel == "gates" else trained
+        if scenario is not None:
+            preset(scenario)  # who mistypes it would play by another map
+        self.scenario = scenario
         self.dial = None if raw_dial or base_only else Dial.from_config(adapter.config)
         self.k_history = int(adapter.config.get("k_history", K_HISTORY))
         self._format = int(adapter.config.get("prompt_format", 2))
@@ -149,7 +157,7 @@ class JanusAgent:
 
     def internal(self, seat: Seat, rho: Floats) -> Floats:
         """What the dial is set to at ``seat`` for each request; `prompts` and `answer` take this."""
-        return rho if self.dial is None else self.dial.of(seat)(rho)
+        return rho if self.dial is None else self.dial.of(seat, self.scenario)(rho)
 
     def _fresh_prefixes(self) -> PrefixCache | None:
         return PrefixCache() if self._reuse else None

@@ -134,12 +134,13 @@ class Janus:
         base: str | None = None,
         precision: Precision = "trained",
         *,
-        decode: str = "mean",
-        guard: str = "ir",
+        decode: str = "median",
+        guard: str = "monotone",
         base_only: bool = False,
         allow_base_mismatch: bool = False,
         device: str = "cpu",
         raw_dial: bool = False,
+        scenario: str | None = None,
     ) -> Janus:
         """Load an adapter on its base, or find it loaded; see `agents.JanusAgent` for the arguments.
 
@@ -156,6 +157,7 @@ class Janus:
             precision=precision,
             device=device,
             raw_dial=raw_dial,
+            scenario=scenario,
         )
         return cls(agent)
 

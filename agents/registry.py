@@ -45,8 +45,8 @@ class StrategyInfo:
             `agents.validation`, whose split is ``validation``.
         ranges: of the parameters that `sample_strategies` draws.
         cheating: whether it is told what no seat can know; such are in no list and play only when they are named.
-        teaching: whether it is asked to reach a settlement, to make training data; such are in no list that does not ask for
-            them, so that no pool, population or collection has them by the way.
+        teaching: whether it is only there to make training data; such are in no list that does not ask for them, so that no
+            pool, population or collection has them by the way.
     """
 
     name: str

@@ -3,14 +3,16 @@
     python -m experiments.calibrate runs/train/final --out runs/calibrated
 
 Plays the adapter without a map at a fine grid of ρ against the validation opponents, from both seats, fits a monotone map
-for each seat (see `experiments.isotonic`) and writes it into the adapter's config, or into a copy of its folder. Then both
-dials play games that the fit has not seen, against the same opponents. What was played stays in ``--work``: the same
-command continues an interrupted one. Other opponents are not met here: `experiments.dial` measures against them.
+for each seat and preset (see `experiments.isotonic`) and writes them into the adapter's config, or into a copy of its
+folder. Then both dials play games that the fit has not seen, against the same opponents. What was played stays in
+``--work``: the same command continues an interrupted one. Other opponents are not met here: `experiments.dial` measures
+against them.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,15 +65,15 @@ class Settings:
     check_games: int = 20
     """Scenarios that both dials play afterwards; 0 for none."""
     scenario: str = "paper"
-    """Presets that games are drawn from, a comma list; the games of several are fitted as one set."""
+    """Presets that games are drawn from, a comma list; of several, each gets a map of its own, beside one for all."""
     seed: int = SEED
     """Of the scenarios of the fit; the check has the next one."""
     least_agreement: float = 0.0
     """Set the dial to nothing where a smaller share of the validation games ended in a deal: requests beyond are met less
     closely, but met. 0: wherever it leads."""
-    decode: str = "mean"
+    decode: str = "median"
     """How Janus turns probabilities into a move; see experiments.tournament."""
-    guard: Literal["ir", "monotone", "none"] = "ir"
+    guard: Literal["ir", "monotone", "none"] = "monotone"
     """See experiments.tournament."""
     threads: int = 2
     """Torch threads."""
@@ -98,7 +100,8 @@ def run(settings: Settings) -> dict[str, Any]:
     console = cli.console(settings.quiet or settings.json)
     adapter = SHIPPED if settings.adapter == SHIPPED else f"janus:{settings.adapter}"
     fine = [_play(settings, adapter, name, settings.rho, "fit", raw=True) for name in presets]
-    dial = fitted([Columns.of(path) for path in fine], _origin(settings), settings.least_agreement)
+    games = {name: Columns.of(path) for name, path in zip(presets, fine, strict=True)}
+    dial = fitted(games, _origin(settings), settings.least_agreement)
     folder = save_dial(settings.adapter, dial, settings.out)
     found: dict[str, Any] = {"adapter": str(folder), "dial": dial.as_config(), "check": {}}
     if settings.check_games:
@@ -160,22 +163,27 @@ def _origin(settings: Settings) -> dict[str, Any]:
     return {"method": "isotonic regression", "opponents": VALIDATION, **{n: getattr(settings, n) for n in names}}
 
 
-def fitted(games: list[Columns], origin: dict[str, Any], least_agreement: float = 0.0) -> Dial:
+def fitted(games: Mapping[str, Columns], origin: dict[str, Any], least_agreement: float = 0.0) -> Dial:
     """The dial of one adapter from the games that it played without a map.
 
     Args:
-        games: of each preset; those of all count alike.
+        games: by scenario preset. Those of all count alike in the map for all.
         origin: what the dial says of itself.
         least_agreement: see `experiments.isotonic.fit`.
 
     Raises:
         InputError: deals at too few settings.
     """
-    buyer, seller = (_fitted(games, seat, least_agreement) for seat in Seat)
-    return Dial(buyer, seller, origin)
+
+    def maps(some: list[Columns], where: str) -> tuple[Knots, Knots]:
+        buyer, seller = (_fitted(some, seat, least_agreement, where) for seat in Seat)
+        return buyer, seller
+
+    single = {name: Dial(*maps([one], f" on {name}")) for name, one in games.items()} if len(games) > 1 else {}
+    return Dial(*maps(list(games.values()), ""), origin, single)
 
 
-def _fitted(games: list[Columns], seat: Seat, least: float) -> Knots:
+def _fitted(games: list[Columns], seat: Seat, least: float, where: str) -> Knots:
     cells = [
         (c.rho_requested, columns.rho[i], columns.agreement[i], ~np.isnan(columns.utility[i]))
         for columns in games
@@ -194,7 +202,7 @@ def _fitted(games: list[Columns], seat: Seat, least: float) -> Knots:
     try:
         return isotonic.fit(grid, means, deals, rate, least)
     except InputError as error:
-        raise InputError(f"as {seat.label}, {error}") from None
+        raise InputError(f"as {seat.label}{where}, {error}") from None
 
 
 def _figures(columns: Columns, seed: int) -> dict[str, Any]:
@@ -213,7 +221,7 @@ def _report(console: Console, dial: Dial, found: dict[str, Any]) -> None:
         console.print("fresh games against the validation opponents")
         for seat in Seat:
             raw, new = (found["check"][name][preset][seat.label] for name in ("raw", "calibrated"))
-            console.print(_table(dial.of(seat), raw, new, f"{preset}, as {seat.label}"))
+            console.print(_table(dial.of(seat, preset), raw, new, f"{preset}, as {seat.label}"))
             console.print(f"over ρ {WITHIN[0]:g} to {WITHIN[1]:g}: {_line('raw', raw)}; {_line('calibrated', new)}\n")
     console.print(f"wrote the map into {found['adapter']}", soft_wrap=True)
     console.print(f"next: python -m experiments.dial --agents janus:{found['adapter']} --out runs/dial", soft_wrap=True)

@@ -28,9 +28,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import agents
 import bargain_env
+from agents.teacher import Teacher, teacher_file
 from bargain_env import PRESETS, MoveKind, Trajectories
 from bargain_env.errors import InputError, unknown
 from bargain_env.files import replacing, sha256
+from bargain_env.play import concatenate
 from experiments import cli
 from experiments.corpus import records, teachers
 from experiments.corpus.dataset_writer import DatasetWriter
@@ -38,6 +40,8 @@ from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.parquet_stream import ParquetStream
 from experiments.corpus.step_rows import StepRows, episodes_table, steps_table
 from experiments.match import pairs
+from experiments.match.populations import POPULATION, population
+from experiments.match.specs import split
 from experiments.plugins import load_plugin
 
 _PLAIN_LINE_EVERY = 10.0
@@ -53,11 +57,17 @@ class Settings:
     seed: int = 0
     """Run seed. With the other settings it determines every byte."""
     scenario: str = bargain_env.DEFAULT_PRESET
-    """Where games come from: paper, hidden or no_deal."""
+    """Where games come from: paper, hidden or no_deal, or several of them in turn, a comma list."""
     strategies: str = "train"
-    """``train`` (every registered strategy that is not held out) or names separated by commas."""
+    """A comma list of names, of ``train`` (every registered strategy that is not held out), and of ``population:N@train``
+    (N drawn members of their families)."""
     teacher_share: float = 0.0
-    """Chance of each seat of each game to be played by a target-seeking teacher, its target drawn evenly from [0, 1]."""
+    """Chance of each seat of each game to be played by a teacher, its target drawn evenly from [0, 1]."""
+    teacher: Path | None = None
+    """Who teaches: a file of experiments.teacher, or a folder with PRESET.safetensors for each scenario; by default scripted
+    target-seeking players."""
+    sparring_share: float = 0.0
+    """Chance of each other seat to be played by a sparring partner, whose temper is drawn for each game."""
     max_turns: int = 20
     """Moves of both seats together."""
     plugin: Path | None = None
@@ -120,18 +130,34 @@ def _check(settings: Settings) -> list[str]:
     if settings.seed >= 2**53:
         raise InputError(f"--seed {settings.seed} must be below 2**53")
     teachers.require_share(settings.teacher_share)
-    if settings.scenario not in PRESETS:
-        raise unknown("scenario", settings.scenario, PRESETS)
-    if settings.strategies == "train":
-        names = agents.list_strategies(split="train")
-    else:
-        names = list(dict.fromkeys(n.strip() for n in settings.strategies.split(",") if n.strip()))
+    teachers.require_share(settings.sparring_share, "--sparring-share")
+    presets = split(settings.scenario, "--scenario")
+    for name in presets:
+        if name not in PRESETS:
+            raise unknown("scenario", name, PRESETS)
+    if settings.teacher is not None:
+        if not settings.teacher_share:
+            raise InputError("--teacher has nobody to teach without --teacher-share; give a share, such as 0.6")
+        for name in presets:
+            Teacher(teacher_file(settings.teacher, name))
+    names = list(
+        dict.fromkeys(name for spec in settings.strategies.split(",") for name in _named(spec.strip(), settings))
+    )
     held_out = [n for n in names if not agents.describe(n).may_train]
     if held_out:
         raise InputError(f"strategies {', '.join(held_out)} are held out of training data; drop them from --strategies")
     if not names:
         raise InputError("no strategies to play; name some with --strategies A,B")
     return names
+
+
+def _named(spec: str, settings: Settings) -> list[str]:
+    """The strategies of one part of the list."""
+    if spec == "train":
+        return agents.list_strategies(split="train")
+    if spec.startswith(POPULATION):
+        return population(spec, settings.seed)
+    return [spec] if spec else []
 
 
 def _write(settings: Settings, names: list[str], paths: dict[str, Path], tally: Tally, console: Console) -> None:
@@ -168,11 +194,30 @@ def _play_shards(settings: Settings, names: list[str]) -> Iterator[tuple[StepRow
 
 
 def _play(settings: Settings, names: list[str], first: int, n: int) -> tuple[Trajectories, np.ndarray]:
-    """``n`` games from scenario id ``first`` on, and ``[n, 2]`` the names of buyer and seller."""
-    games = bargain_env.sample(settings.scenario, n, seed=settings.seed, first_id=first, max_turns=settings.max_turns)
+    """``n`` games from scenario id ``first`` on, and ``[n, 2]`` the names of buyer and seller.
+
+    Of several presets each has two games in turn, one for each seat to start.
+    """
+    ids, presets = np.arange(first, first + n), split(settings.scenario, "--scenario")
+    players = np.empty((n, 2), dtype=object)
+    parts, order = [], []
+    for k, name in enumerate(presets):
+        rows = np.flatnonzero(ids // 2 % len(presets) == k)
+        if len(rows):
+            result, players[rows] = _play_preset(settings, names, name, ids[rows])
+            parts.append(result)
+            order.append(rows)
+    return concatenate(parts).take(np.argsort(np.concatenate(order))), players
+
+
+def _play_preset(settings: Settings, names: list[str], name: str, ids: np.ndarray) -> tuple[Trajectories, np.ndarray]:
+    """The games ``ids`` ``[B]`` of one preset, and who played."""
+    games = bargain_env.sample(name, seed=settings.seed, ids=ids, max_turns=settings.max_turns)
     players = np.array(names, dtype=object)[pairs.draw(games, len(names))]
-    players = teachers.seated(players, games, settings.teacher_share)
-    buyer, seller = (pairs.by_name(players[:, seat], PRESETS[settings.scenario]) for seat in (0, 1))
+    trained = None if settings.teacher is None else teacher_file(settings.teacher, name)
+    players = teachers.sparred(players, games, settings.sparring_share)
+    players = teachers.seated(players, games, settings.teacher_share, trained=trained is not None)
+    buyer, seller = (teachers.policy(players[:, seat], PRESETS[name], trained) for seat in (0, 1))
     return bargain_env.play(games, buyer, seller), players
 
 
@@ -181,6 +226,11 @@ def _shaping(settings: Settings, names: list[str]) -> dict[str, Any]:
     shaping: dict[str, Any] = {"scenario": settings.scenario, "strategies": names, "max_turns": settings.max_turns}
     if settings.teacher_share:  # without teachers, games keep the ids that they always had
         shaping["teacher_share"] = settings.teacher_share
+    if settings.sparring_share:
+        shaping["sparring_share"] = settings.sparring_share
+    if settings.teacher is not None:
+        files = {name: teacher_file(settings.teacher, name) for name in split(settings.scenario, "--scenario")}
+        shaping["teachers_sha256"] = {name: sha256(file) for name, file in files.items()}
     return shaping
 
 

@@ -26,7 +26,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments import cli, played, tournament
 from experiments.match import opponents
-from experiments.match.arms import janus_spec
+from experiments.match.contestants import resolve_agents
 from experiments.match.specs import split
 from experiments.reporting import targets
 from experiments.reporting.ceilings import ceilings
@@ -76,7 +76,7 @@ class Settings:
     out: Path = Path("runs/dial")
     """Folder for the tournaments, dial.json and dial.md."""
     agents: str = "janus-nano"
-    """Comma list of Januses, see experiments.tournament."""
+    """Comma list of Januses or teachers, see experiments.tournament."""
     games: int = 100
     """Scenarios of each tournament; each is one game of every agent x seat x rho x opponent."""
     unguarded_games: int = 25
@@ -85,7 +85,7 @@ class Settings:
     """Of scenarios, moves and resampling; not one that anything was tuned with."""
     raw_dial: bool = False
     """Measure without the calibrated map."""
-    decode: str = "mean"
+    decode: str = "median"
     """See experiments.tournament."""
     threads: int = 2
     """Torch threads."""
@@ -110,7 +110,7 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     labels = list(dict.fromkeys(split(settings.agents, "--agents")))
     for label in labels:
-        if janus_spec(label) is None:
+        if not all(contestant.takes_rho for contestant in resolve_agents(label)):
             raise InputError(f"--agents: {label!r} has no dial to measure; name a Janus, such as janus-nano")
     out = cli.output_folder(settings.out)
     console = cli.console(settings.quiet or settings.json)
@@ -170,7 +170,7 @@ def _play(settings: Settings, pool: Pool, free: bool) -> Path:
         seed=settings.seed,
         out=settings.out / (f"{pool.name}-{UNGUARDED}" if free else pool.name),
         decode=settings.decode,
-        guard="none" if free else "ir",
+        guard="none" if free else "monotone",
         raw_dial=settings.raw_dial,
         threads=settings.threads,
         workers=settings.workers,
@@ -257,7 +257,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     without = ", without the calibrated map" if chosen["raw_dial"] else ""
     parts = [
         "# The dial, measured\n\n"
-        f"{chosen['games']} scenarios a cell, seed {chosen['seed']}, decoding {chosen['decode']}, guard ir (none in "
+        f"{chosen['games']} scenarios a cell, seed {chosen['seed']}, decoding {chosen['decode']}, guard monotone (none in "
         f"the last row, {chosen['unguarded_games']} scenarios){without}. "
         "Figures with 95 % intervals over scenarios; (?): not sure, as the interval holds the target or there is none."
     ]

@@ -43,8 +43,8 @@ def evaluate_play(
     games: int = 8,
     scenario: str = "paper",
     seed: int = SEED,
-    decode: str = "mean",
-    guard: str = "ir",
+    decode: str = "median",
+    guard: str = "monotone",
     batch_size: int = 256,
 ) -> dict[str, Any]:
     """Play the live ``model`` from both seats, at each ρ, against each opponent, in the same scenarios.
@@ -78,7 +78,9 @@ def evaluate_play(
 
     def build(rho: Floats | None, preset: Preset) -> Policy:
         assert rho is not None  # what `takes_rho` means
-        policy: Policy = agents.JanusAgent(adapter, rho, decode=decode, guard=guard, batch_size=batch_size)
+        policy: Policy = agents.JanusAgent(
+            adapter, rho, decode=decode, guard=guard, batch_size=batch_size, raw_dial=True
+        )  # what is trained is what the map will be fitted to
         return policy
 
     with evaluation_mode(model):

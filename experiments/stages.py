@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,13 @@ from rich.console import Console
 
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
-from experiments import collect, prepare, train
+from experiments import collect, prepare, teacher, train
+
+TEACHER = "teacher.safetensors"
+STRATEGIES = "train,population:60@train"
+"""Who plays the seats that no teacher has."""
+SPARRING_SHARE = 0.35
+"""Share of these that sparring partners have, as where teachers learn."""
 
 
 class Stage(NamedTuple):
@@ -64,24 +71,55 @@ def require_least(settings: Any, least: Mapping[str, int]) -> None:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
 
 
-def data_stages(out: Path, *, seed: int, scenario: str, episodes: int, teacher_share: float = 0.0) -> list[Stage]:
-    """Training data from nothing: games of random pairs in ``out/raw``, and decisions of them in ``out/ready``.
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Where training data come from.
 
-    The last argument is that of `experiments.collect`.
+    Attributes:
+        seed: of games, opponents and teachers.
+        scenario: presets, a comma list.
+        episodes: games.
+        teacher_share: chance of each seat to be played by a teacher; 0 for none.
+        teacher_rounds: rounds in which one is trained; 0 for scripted ones.
+        threads: that train them.
+        quiet: no output.
     """
-    raw, ready = out / "raw", out / "ready"
-    held_back = seed + 1_000_000  # training games never share a seed with tournaments of small seeds
-    return [
-        Stage("collect", raw / "manifest.json", lambda: collect.run(
-            collect.Settings(episodes, held_back, scenario, teacher_share=teacher_share, out=raw, format="jsonl",
-                             quiet=True))),
-        Stage("prepare", ready / "manifest.json", lambda: prepare.run(
-            prepare.Settings(raw / "episodes.jsonl", ready, seed=seed, quiet=True))),
-    ]  # fmt: skip
+
+    seed: int
+    scenario: str
+    episodes: int
+    teacher_share: float = 0.0
+    teacher_rounds: int = 0
+    threads: int = 2
+    quiet: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether an adapter learns from what trained teachers were asked for, not from outcomes in hindsight."""
+        return bool(self.teacher_share and self.teacher_rounds)
+
+    def stages(self, out: Path) -> list[Stage]:
+        """From nothing: a teacher, games in ``out/raw``, and decisions of them in ``out/ready``."""
+        raw, ready, taught = out / "raw", out / "ready", out / TEACHER
+        held_back = self.seed + 1_000_000  # training games never share a seed with tournaments of small seeds
+        games = collect.Settings(
+            self.episodes, held_back, self.scenario, strategies=STRATEGIES, teacher_share=self.teacher_share,
+            teacher=taught if self.asked else None, sparring_share=SPARRING_SHARE if self.asked else 0.0,
+            out=raw, format="parquet", quiet=True,
+        )  # fmt: skip
+        learning = teacher.Settings(
+            taught, self.scenario, rounds=self.teacher_rounds, seed=self.seed, threads=self.threads, quiet=self.quiet
+        )
+        return [
+            *([Stage("teacher", taught, lambda: teacher.run(learning))] if self.asked else []),
+            Stage("collect", raw / "manifest.json", lambda: collect.run(games)),
+            Stage("prepare", ready / "manifest.json", lambda: prepare.run(
+                prepare.Settings(raw, ready, seed=self.seed, quiet=True))),
+        ]  # fmt: skip
 
 
 def adapter_settings(
-    data: Path, out: Path, base: str, *, batch_size: int, steps: int, seed: int, quiet: bool
+    data: Path, out: Path, base: str, *, asked: bool, batch_size: int, steps: int, seed: int, quiet: bool
 ) -> train.Settings:
     """How the adapter of janus-nano is trained."""
     return train.Settings(
@@ -91,7 +129,9 @@ def adapter_settings(
         dropout=0.0,
         batch_size=batch_size,
         grad_accum=1,
-        rho_jitter=0.03,
+        labels="asked" if asked else "outcome",
+        opening_weight=3.0 if asked else 1.0,
+        rho_jitter=0.0 if asked else 0.03,
         lr=3e-3,
         beta2=0.99,
         decimal_weights=(1.0, 1.0, 0.3, 0.1),

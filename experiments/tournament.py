@@ -51,8 +51,8 @@ class Settings:
     agents: str = "janus-nano"
     """Comma list: janus-nano, janus:PATH, either with @text (gates frozen at their mean) or @gates (prompt fixed), lora or
     lora:PATH (a plain LoRA, see experiments.ablations), base (no adapter), shuffled (control: permuted rho), script:NAME,
-    scripts, learned:PATH (.zip of Stable-Baselines3), text:MODEL_DIR or text:http://HOST:PORT/v1#MODEL (a chat model by
-    prompt)."""
+    scripts, teacher:PATH (of experiments.teacher: a file, or a folder with PRESET.safetensors), learned:PATH (.zip of
+    Stable-Baselines3), text:MODEL_DIR or text:http://HOST:PORT/v1#MODEL (a chat model by prompt)."""
     rho: str | None = None
     """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none.
     By default 0:1:0.1, or with --config its values alone."""
@@ -80,10 +80,10 @@ class Settings:
     """Folder for the results."""
     max_turns: int = 20
     """Moves of both seats together."""
-    decode: str = "mean"
-    """How Janus turns probabilities into a move: mean, median, quantile:0.3, greedy, sample, sample:0.7, or free (the model
+    decode: str = "median"
+    """How Janus turns probabilities into a move: median, mean, quantile:0.3, greedy, sample, sample:0.7, or free (the model
     writes and its text is read; what is no answer becomes an offer of the reservation, counted in fallback_moves)."""
-    guard: Literal["ir", "monotone", "none"] = "ir"
+    guard: Literal["ir", "monotone", "none"] = "monotone"
     """Keep Janus from deals and offers beyond its own limit (ir), and from taking offers back too (monotone); every
     replaced move is counted, and what Janus had decided is recorded beside it."""
     base: str | None = None
@@ -127,7 +127,7 @@ def run(settings: Settings) -> dict[str, Any]:
     for player in players:
         if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
             player.build(np.array(plan.rho[plan.seats[0]][:1]) if player.takes_rho else None, plan.preset)
-    opponents.load(plan.opponents, plan.janus)
+    opponents.load(plan.opponents, plan.preset, plan.janus)
     console = cli.console(settings.quiet or settings.json)
     console.print(_heading(players, plan), soft_wrap=True, markup=False)
     with locked(folder / LOCK, f"another run plays into {folder}; wait for it, or choose another --out"):

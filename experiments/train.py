@@ -28,8 +28,10 @@ from bargain_env.files import sha256
 from bargain_env.rho_grid import valid_rho
 from experiments import cli
 from experiments.corpus.records import HISTORY_LENGTH
+from experiments.corpus.teachers import asked_rho
 from experiments.keeper import BEST, Heldout, Keeper
 from experiments.training_log import TrainingLog
+from hyperlora.adapter_files import WEIGHTS, adapter_folder
 from hyperlora.base import load_base
 from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config
 from hyperlora.constant_gates import set_constant_gates
@@ -85,6 +87,11 @@ class Settings:
     """Give the prompt's markers tokens of their own, or spell them with the base's (for exports to vLLM and llama.cpp)."""
     max_length: int = 1024
     """Longest sequence in tokens; longer prompts lose their front."""
+    labels: Literal["outcome", "asked"] = "outcome"
+    """What a decision is conditioned on: the settlement that its game reached, in hindsight; or what the player was asked to
+    reach, which only the decisions of a trained teacher tell: the others are left out."""
+    opening_weight: float = 1.0
+    """Weight of the loss on a seat's first decision; the others weigh 1. What is offered there cannot be taken back."""
     rho_jitter: float = 0.0
     """Half-width of a uniform shift of each deal's rho label, kept in [0, 1]: neighbouring requests learn together."""
     max_train_samples: int | None = None
@@ -125,6 +132,8 @@ class Settings:
     """Stop after that many evaluations in a row without a better loss; 0 never. The best adapter is kept in best."""
     seed: int = 42
     """Of initial weights, row order and dropout."""
+    start: Path | None = None
+    """Folder of an adapter to begin with, in place of a fresh one; its base, layers, rank and prompt must be these."""
     resume: str | None = None
     """Checkpoint folder to continue from, exactly; latest: the last one in --out, if there is one."""
     dry_run: bool = False
@@ -224,7 +233,8 @@ def _announce(
         f"on {model.base_spec} ({model.base_precision}), steps {done} → {settings.max_steps}"
     )
     if held_out is None and settings.eval_every:
-        console.print("no evaluation: the data have no rows of split 'eval'")
+        missing = "" if settings.labels == "outcome" else " whose player was asked for something"
+        console.print(f"no evaluation: the data have no rows of split 'eval'{missing}")
 
 
 def _close(settings: Settings, keeper: Keeper, console: Console) -> None:
@@ -246,6 +256,8 @@ def _plan(settings: Settings) -> TrainSettings:
         if getattr(settings, name) < value:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
     _check_channels(settings)
+    if not 0 < settings.opening_weight < np.inf:
+        raise InputError(f"--opening-weight {settings.opening_weight} must be a positive number")
     if settings.max_train_samples is not None and settings.max_train_samples < 1:
         raise InputError(f"--max-train-samples {settings.max_train_samples} must be at least 1")
     options = {k: v for k, v in vars(settings).items() if k in TrainSettings.__dataclass_fields__}
@@ -267,8 +279,8 @@ def _check_channels(settings: Settings) -> None:
 
 
 FREE = (
-    "data", "out", "save_every", "eval_every", "play_games", "resume", "save_pickle", "device", "dry_run", "tensorboard",
-    "quiet", "json",
+    "data", "out", "start", "save_every", "eval_every", "play_games", "resume", "save_pickle", "device", "dry_run",
+    "tensorboard", "quiet", "json",
 )  # fmt: skip
 """Settings that do not change the weights at a given step."""
 
@@ -279,13 +291,16 @@ def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
     settled = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(settings).items() if k not in FREE}
     if not source.is_file():
         raise InputError(f"{source} does not exist; make it with `python -m experiments.prepare`")
+    if settings.start is not None:
+        settled["start_sha256"] = sha256(adapter_folder(settings.start) / WEIGHTS)
     evaluated = {"eval_every": settings.eval_every} if settings.patience else {}
     return {**settled, **evaluated, "precision": _plan(settings).precision, "processes": workers.count,
             "data_sha256": sha256(source)}  # fmt: skip
 
 
 UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,
-          "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None}  # fmt: skip
+          "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None, "labels": "outcome",
+          "opening_weight": 1.0, "start_sha256": None}  # fmt: skip
 """What runs did before these settings were written down."""
 
 
@@ -301,6 +316,8 @@ def _resumed(settings: Settings) -> Path | None:
 
 def _model(settings: Settings, identity: dict[str, Any], source: Path | None, workers: Workers) -> tuple[Any, Any, int]:
     device = str(workers.device)
+    if source is None and settings.start is not None:
+        return (*_started(settings, device), 0)
     if source is None:
         model, tokenizer = load_base(settings.model_name, settings.use_qlora, device=device)
         prepare_model(
@@ -316,6 +333,29 @@ def _model(settings: Settings, identity: dict[str, Any], source: Path | None, wo
         raise InputError(f"--resume continues the same run, but {', '.join(changed)}; repeat the first run's options")
     adapter = load_hyperlora_adapter(source, device=device)
     return _gated(settings, adapter.model), adapter.tokenizer, step
+
+
+SHAPE = ("rank", "alpha", "dropout", "hyper_hidden", "target_modules", "use_fourier", "fourier_freqs")
+"""Settings that an adapter to begin with has, and this run must have too."""
+
+
+def _started(settings: Settings, device: str) -> tuple[Any, Any]:
+    """The adapter that the run begins with."""
+    assert settings.start is not None
+    config = read_config(adapter_folder(settings.start))
+    wanted = {**{name: getattr(settings, name) for name in SHAPE}, "k_history": settings.k_history,
+              "prompt_format": settings.prompt_format, "markers": settings.markers}  # fmt: skip
+    other = [
+        f"{name} is {config.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if config.get(name) != (list(value) if isinstance(value, tuple) else value)
+    ]
+    if other:
+        raise InputError(
+            f"--start {settings.start}: its {', its '.join(other)}; give the options that it was trained with"
+        )
+    adapter = load_hyperlora_adapter(settings.start, settings.model_name, device=device)
+    return _gated(settings, adapter.model), adapter.tokenizer
 
 
 def _gated(settings: Settings, model: Any) -> Any:
@@ -334,12 +374,32 @@ def _shape(settings: Settings) -> HyperLoRASettings:
 
 def _train_rows(settings: Settings) -> pa.Table:
     """The training rows, or the first of a seeded order of them, in the order of the table."""
-    table = read_steps(settings.data, "train")
+    table = _labelled(settings, read_steps(settings.data, "train"))
+    if not table.num_rows:
+        raise InputError(
+            f"--labels asked: no player in {settings.data} was asked for anything; collect games with --teacher"
+        )
     wanted = settings.max_train_samples
     if wanted is None or wanted >= table.num_rows:
         return table
     order = np.random.default_rng([settings.seed, table.num_rows]).permutation(table.num_rows)
     return table.take(np.sort(order[:wanted]))
+
+
+OPENING = 2
+"""Turns on which each seat makes its first decision."""
+
+
+def _labelled(settings: Settings, table: pa.Table) -> pa.Table:
+    """The rows that have a label of the kind that is wanted, which becomes their ``rho_train``."""
+    if settings.labels == "outcome":
+        return table
+    if "strategy" not in table.column_names:
+        raise InputError(f"--labels asked: {settings.data} does not say who played; make it with experiments.prepare")
+    asked = asked_rho(table["strategy"].to_numpy())
+    known = np.flatnonzero(~np.isnan(asked))
+    column = table.schema.get_field_index("rho_train")
+    return table.set_column(column, table.schema.field(column), pa.array(asked)).take(known)
 
 
 def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float = 0.0) -> NegotiationDataset:
@@ -352,6 +412,7 @@ def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float 
         settings.decimal_weights,
         rho=_labels(table, jitter, settings.seed),
         text_rho=settings.text_rho,
+        row_weights=np.where(table["turn"].to_numpy() <= OPENING, settings.opening_weight, 1.0),
     )
 
 
@@ -365,7 +426,7 @@ def _labels(table: pa.Table, jitter: float, seed: int) -> NDArray[np.float64]:
 def _held_out(settings: Settings, tokenizer: Any) -> Heldout | None:
     if not settings.eval_every:
         return None
-    table = read_steps(settings.data, "eval", allow_empty=True)
+    table = _labelled(settings, read_steps(settings.data, "eval", allow_empty=True))
     return Heldout(_dataset(settings, table, tokenizer), decision_facts(table)) if table.num_rows else None
 
 

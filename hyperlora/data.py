@@ -105,6 +105,7 @@ class NegotiationDataset(Dataset):
         prompt_weight: weight of the loss on each prompt token; above 0 only to pretrain a base, which learns to read
             numbers sooner when it must also predict the offers in its history.
         rho: ``[N]`` labels that replace ``rho_train`` (for ρ-blind pretraining and ablations).
+        row_weights: ``[N]`` by which the loss on each row's tokens is weighed.
         text_rho: ρ that every prompt says in place of its row's, which the gates alone see then (for ablations).
 
     Raises:
@@ -122,6 +123,7 @@ class NegotiationDataset(Dataset):
         prompt_weight: float = 0.0,
         rho: NDArray[np.float64] | None = None,
         text_rho: float | None = None,
+        row_weights: NDArray[np.float64] | None = None,
     ) -> None:
         if not isinstance(table, pa.Table):
             table = read_steps(Path(table))
@@ -146,6 +148,8 @@ class NegotiationDataset(Dataset):
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self._weight_of_place = np.array([1.0, *decimal_weights], dtype=np.float32)
         self._prompt_weight = prompt_weight
+        weights = np.ones(len(labels)) if row_weights is None else np.asarray(row_weights)
+        self._row_weights = weights[keep].astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -156,6 +160,7 @@ class NegotiationDataset(Dataset):
         ids = torch.from_numpy(self.ids[here].astype(np.int64))
         labels, weights = ids.clone(), torch.from_numpy(self._weight_of_place[self.places[here]])
         weights[:prompt] = self._prompt_weight
+        weights *= float(self._row_weights[row])
         if not self._prompt_weight:
             labels[:prompt] = IGNORE
         return {

@@ -1,7 +1,9 @@
 """The calibrated dial of an adapter: which ρ to set, so that games settle on average at the ρ that was asked for.
 
-A map for each seat, from the requested ρ to an internal one, linear between knots. It belongs to the adapter, as ``dial`` of
-its config, and to nothing that a model computes: prompt, gates and exports know internal values only.
+A map for each seat, from the requested ρ to an internal one, linear between knots; where several scenario presets were
+played to fit it, one for each of them beside one for all. Which preset is played is public, as the ZOPA width that scripts
+are told. The dial belongs to the adapter, as ``dial`` of its config, and to nothing that a model computes: prompt, gates
+and exports know internal values only.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from bargain_env.errors import InputError, unknown
 
 Floats = NDArray[np.float64]
 
-KEY, FITTED = "dial", "fitted"
-"""Entry of an adapter's config, and what stands in it beside the seats: how they were fitted."""
+KEY, FITTED, SCENARIOS = "dial", "fitted", "scenarios"
+"""Entry of an adapter's config, and what stands in it beside the seats: how they were fitted, and maps of single presets."""
 SEATS = tuple(seat.label for seat in Seat)
 
 
@@ -65,21 +67,23 @@ class Dial:
         buyer: of the buyer's seat.
         seller: of the seller's.
         fitted: how they were fitted; JSON-ready.
+        scenarios: by scenario preset, what holds there in their place.
     """
 
     buyer: Knots
     seller: Knots
     fitted: Mapping[str, Any] = field(default_factory=dict)
+    scenarios: Mapping[str, Dial] = field(default_factory=dict)
 
-    def of(self, seat: Seat) -> Knots:
-        """The map of ``seat``."""
-        return self.buyer if seat == Seat.BUYER else self.seller
+    def of(self, seat: Seat, scenario: str | None = None) -> Knots:
+        """The map of ``seat`` in games of ``scenario``: its own, or where it has none, the one for all."""
+        here = self if scenario is None else self.scenarios.get(scenario, self)
+        return here.buyer if seat == Seat.BUYER else here.seller
 
     def as_config(self) -> dict[str, Any]:
         """What an adapter's config holds as `KEY`."""
-        maps = {seat.label: self.of(seat) for seat in Seat}
-        written = {label: {"asked": list(m.asked), "internal": list(m.internal)} for label, m in maps.items()}
-        return {**written, FITTED: dict(self.fitted)}
+        single = {name: _written(dial) for name, dial in self.scenarios.items()}
+        return {**_written(self), **({SCENARIOS: single} if single else {}), FITTED: dict(self.fitted)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Dial | None:
@@ -91,28 +95,43 @@ class Dial:
         entry = config.get(KEY)
         if entry is None:
             return None
-        if not isinstance(entry, Mapping):
-            raise _broken(f"is {entry!r}, not a map for each seat")
-        for name in entry:
-            if name not in (*SEATS, FITTED):
-                raise _broken(f"has an {unknown('seat', str(name), SEATS)}")
-        missing = [label for label in SEATS if label not in entry]
-        if missing:
-            raise _broken(f"lacks the seat {missing[0]!r}")
-        fitted = entry.get(FITTED, {})
+        maps = _maps(entry, (SCENARIOS, FITTED))
+        fitted, single = entry.get(FITTED, {}), entry.get(SCENARIOS, {})
         if not isinstance(fitted, Mapping):
             raise _broken(f"has {fitted!r} where it should say how it was fitted")
-        buyer, seller = (_knots(label, entry[label]) for label in SEATS)
-        return cls(buyer, seller, dict(fitted))
+        if not isinstance(single, Mapping):
+            raise _broken(f"has {single!r} where maps of scenario presets should be")
+        return cls(
+            *maps, dict(fitted), {str(name): cls(*_maps(one, (), f"of {name!r} ")) for name, one in single.items()}
+        )
 
 
-def _knots(label: str, entry: Any) -> Knots:
+def _written(dial: Dial) -> dict[str, Any]:
+    maps = {seat.label: dial.of(seat) for seat in Seat}
+    return {label: {"asked": list(m.asked), "internal": list(m.internal)} for label, m in maps.items()}
+
+
+def _maps(entry: Any, beside: Sequence[str], where: str = "") -> tuple[Knots, Knots]:
+    """Of the buyer and the seller, in an entry that may hold ``beside`` too."""
+    if not isinstance(entry, Mapping):
+        raise _broken(f"{where}is {entry!r}, not a map for each seat")
+    for name in entry:
+        if name not in (*SEATS, *beside):
+            raise _broken(f"{where}has an {unknown('seat', str(name), SEATS)}")
+    missing = [label for label in SEATS if label not in entry]
+    if missing:
+        raise _broken(f"{where}lacks the seat {missing[0]!r}")
+    buyer, seller = (_knots(f"{where}of the {label}", entry[label]) for label in SEATS)
+    return buyer, seller
+
+
+def _knots(whose: str, entry: Any) -> Knots:
     if not isinstance(entry, Mapping) or set(entry) != {"asked", "internal"}:
-        raise _broken(f"of the {label} must hold 'asked' and 'internal', nothing else")
+        raise _broken(f"{whose} must hold 'asked' and 'internal', nothing else")
     try:
         return Knots(*(_numbers(entry[name]) for name in ("asked", "internal")))
     except (TypeError, ValueError) as error:  # an InputError is a ValueError
-        raise _broken(f"of the {label}: {error}") from None
+        raise _broken(f"{whose}: {error}") from None
 
 
 def _numbers(values: Sequence[Any]) -> tuple[float, ...]:

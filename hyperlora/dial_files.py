@@ -72,9 +72,10 @@ def _section(dial: Dial) -> str:
         f"{knots.internal[0]:.3f} to {knots.internal[-1]:.3f} as {name}"
         for name, knots in (("buyer", dial.buyer), ("seller", dial.seller))
     )
+    single = f"; games of {' and '.join(dial.scenarios)} have maps of their own" if dial.scenarios else ""
     return (
         f"{HEAD}\n\nPlayed by this project's agents, a requested ρ is first put through a monotone map, one for each seat, "
         f"so that games settle on average at what was asked for: `{KEY}` in the config. It sets internal values from "
-        f"{reach}. `--raw-dial` plays without it; whoever binds ρ to the model itself binds internal values.\n\n"
+        f"{reach}{single}. `--raw-dial` plays without it; whoever binds ρ to the model itself binds internal values.\n\n"
         f"- Fitted: {facts}"
     )

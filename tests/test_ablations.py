@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from made_teachers import saved
 
 from agents.janus import JanusAgent
 from bargain_env.errors import InputError
@@ -19,15 +20,18 @@ from hyperlora.checkpoint import read_config, read_state
 from hyperlora.constant_gates import has_constant_gates, mean_gates
 from hyperlora.data import NegotiationDataset, read_steps
 
+ARMS = ("lora", "gates", "both")
+
 
 def settings(prepared, base, out, **changes):
-    options = {"adapter_steps": 4, "batch_size": 8, "threads": 1, "quiet": True, "model_name": str(base)}
+    options = {"adapter_steps": 4, "batch_size": 8, "threads": 1, "quiet": True, "model_name": str(base),
+               "teacher_rounds": 0}  # fmt: skip
     return ablations.Settings(**{**options, "out": out, "data": prepared, **changes})
 
 
 @pytest.fixture(scope="module")
 def trained(training_data, tiny_base, tmp_path_factory):
-    """A folder with all three arms, trained without looking how they do."""
+    """A folder with the arms that speak of channels, trained without looking how they do."""
     out = tmp_path_factory.mktemp("ablations")
 
     def blind(*args, **options):
@@ -35,22 +39,35 @@ def trained(training_data, tiny_base, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablations, "adapter_settings", blind)
-        ablations.run(settings(training_data, tiny_base, out, arms="lora,gates,both"))
+        ablations.run(settings(training_data, tiny_base, out, arms=",".join(ARMS)))
     return out
+
+
+def test_every_arm_is_told_one_thing(training_data, tiny_base, tmp_path, monkeypatch):
+    made = {}
+    monkeypatch.setattr(ablations.train, "run", lambda chosen: made.update({chosen.out.name: vars(chosen)}))
+    arms_ = ",".join(ablations.CHANGES)
+    monkeypatch.setattr(ablations, "has_asked", lambda data: True)
+    ablations.run(settings(training_data, tiny_base, tmp_path, arms=arms_))
+    assert made["both"]["labels"] == "asked"
+    assert list(made) == list(ablations.CHANGES)
+    for arm, changed in ablations.CHANGES.items():
+        told = {k: v for k, v in made[arm].items() if k != "out" and made["both"][k] != v}
+        assert told == dict(changed), arm
 
 
 def test_arms_differ_in_one_thing(trained):
     runs = {arm: read_config(trained / arm / "final")["run"] for arm in ("lora", "gates", "both")}
     assert runs["lora"] != runs["gates"] != runs["both"]
-    for arm, changed in ablations.CHANGES.items():
-        assert {k for k in runs["both"] if runs[arm][k] != runs["both"][k]} == set(changed)
-    nano = stages.adapter_settings("x", "y", "z", batch_size=8, steps=4, seed=0, quiet=True)
-    shared = ("lr", "rank", "alpha", "rho_jitter", "schedule", "warmup_steps")
+    for arm in ARMS:
+        assert {k for k in runs["both"] if runs[arm][k] != runs["both"][k]} == set(ablations.CHANGES[arm])
+    nano = stages.adapter_settings("x", "y", "z", asked=False, batch_size=8, steps=4, seed=0, quiet=True)
+    shared = ("lr", "rank", "alpha", "labels", "rho_jitter", "schedule", "warmup_steps")
     assert all(runs["both"][k] == getattr(nano, k) for k in shared)
 
 
 def test_the_lora_has_no_dial_in_its_gates(trained):
-    models = {arm: load_hyperlora_adapter(trained / arm / "final").model for arm in ablations.CHANGES}
+    models = {arm: load_hyperlora_adapter(trained / arm / "final").model for arm in ARMS}
     assert {arm: has_constant_gates(model) for arm, model in models.items()} == {
         "lora": True,
         "gates": False,
@@ -75,7 +92,7 @@ def test_the_lora_has_no_dial_in_its_gates(trained):
 
 
 def test_each_arm_plays_as_it_was_trained(trained):
-    agents_ = {arm: JanusAgent(trained / arm / "final") for arm in ablations.CHANGES}
+    agents_ = {arm: JanusAgent(trained / arm / "final") for arm in ARMS}
     assert {arm: agent.text_rho for arm, agent in agents_.items()} == {"lora": None, "gates": 0.5, "both": None}
     labels = f"lora:{trained}/lora/final,janus:{trained}/gates/final,janus:{trained}/both/final"
     assert [c.arm for c in contestants.resolve_agents(labels)] == ["lora", "gates_trained", "both"]
@@ -104,6 +121,12 @@ def test_finished_arms_are_left_alone(training_data, tiny_base, trained, capsys,
         ({"adapter_steps": 0}, "--adapter-steps 0"),
         ({"threads": 0}, "--threads 0"),
         ({"scenario": "papr"}, "did you mean 'paper'"),
+        ({"scenario": "paper,hiden"}, "did you mean 'hidden'"),
+        ({"scenario": ","}, "--scenario is empty"),
+        ({"teacher_rounds": -1}, "--teacher-rounds -1"),
+        ({"teacher_share": 1.5}, "--teacher-share 1.5"),
+        ({"teacher_rounds": 1}, "other settings"),
+        ({"arms": "outcome"}, "--arms outcome: nobody was asked"),
         ({"data": "nowhere"}, "holds no steps.parquet"),
         ({"adapter_steps": 5}, "other settings"),
         ({"seed": 1}, "other settings"),
@@ -137,6 +160,23 @@ def test_from_nothing(tmp_path, tiny_base, monkeypatch):
     assert [s.data for s in made] == [tmp_path / "out/ready"]
     assert read_steps(tmp_path / "out/ready", "train").num_rows > 100
     assert set(read_steps(tmp_path / "out/ready", "train")["seed"].to_pylist()) == {1_000_000}
+    assert [s.labels for s in made] == ["outcome"]
+
+
+def test_from_nothing_with_trained_teachers(tmp_path, tiny_base, monkeypatch):
+    """Every arm learns what they were asked for; without a share of seats there is nobody to learn that from."""
+    made, taught = [], []
+    monkeypatch.setattr(ablations.train, "run", lambda chosen: made.append(chosen))
+    monkeypatch.setattr(stages.teacher, "run", lambda chosen: taught.append(saved(chosen.out)))
+    for share in (0.5, 0.0):
+        changes = {"episodes": 60, "teacher_rounds": 7, "teacher_share": share, "arms": "lora,both"}
+        ablations.run(settings(None, tiny_base, tmp_path / str(share), **changes))
+    assert taught == [tmp_path / "0.5" / stages.TEACHER]
+    assert [(s.labels, s.rho_jitter > 0) for s in made] == [("asked", False)] * 2 + [("outcome", True)] * 2
+    ready = [tmp_path / share / "ready" for share in ("0.5", "0.0")]
+    assert [ablations.has_asked(data) for data in ready] == [True, False]
+    players = [set(read_steps(data)["strategy"].to_pylist()) for data in ready]
+    assert [any(name.startswith("teacher(") for name in names) for names in players] == [True, False]
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -109,7 +109,8 @@ def easy(monkeypatch):
 
 
 def test_after_calibration_games_settle_at_what_was_asked(easy):
-    dial = calibrate.fitted([episodes(distorted(), GRID.tolist())], {"by": "test"})
+    dial = calibrate.fitted({"paper": episodes(distorted(), GRID.tolist())}, {"by": "test"})
+    assert not dial.scenarios, "one preset needs one map a seat"
     assert dial.fitted == {"by": "test"}
     asked = np.array([0.25, 0.33, 0.4, 0.5, 0.61, 0.7, 0.79])
     raw, mapped = (episodes(player, asked.tolist()) for player in (distorted(), distorted(dial)))
@@ -124,9 +125,20 @@ def test_after_calibration_games_settle_at_what_was_asked(easy):
     assert np.abs(dial.buyer(asked) - dial.seller(asked)).max() > 0.1, "seats apart"
 
 
-def test_presets_count_alike(easy):
-    once = [episodes(distorted(), GRID.tolist())]
-    assert calibrate.fitted(once * 2, {}) == calibrate.fitted(once, {})
+def test_presets_count_alike_and_have_maps_of_their_own(easy):
+    once, other = (episodes(player, GRID.tolist()) for player in (distorted(), Contestant("dial", True, _plain)))
+    alone = calibrate.fitted({"paper": once}, {})
+    twice = calibrate.fitted({"paper": once, "hidden": once}, {})
+    assert (twice.buyer, twice.seller) == (alone.buyer, alone.seller)
+    both = calibrate.fitted({"paper": once, "hidden": other}, {})
+    assert both.scenarios == {"paper": alone, "hidden": calibrate.fitted({"hidden": other}, {})}
+    for seat in Seat:
+        ends = sorted(float(dial.of(seat)(0.4)) for dial in both.scenarios.values())
+        assert ends[0] + 0.02 < both.of(seat, "no_deal")(0.4) < ends[1] - 0.02, "the map for all lies between"
+
+
+def _plain(rho, _):
+    return FakeDial(rho)
 
 
 # ── the command ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -157,7 +169,7 @@ def test_the_command_writes_a_map_into_a_copy(world, tmp_path, monkeypatch, caps
     assert written == found["dial"]
     assert written["fitted"] == {
         "method": "isotonic regression", "opponents": "validation", "scenario": "paper", "games": 2, "seed": calibrate.SEED,
-        "rho": "0,0.5,1", "least_agreement": 0.0, "decode": "mean", "guard": "ir",
+        "rho": "0,0.5,1", "least_agreement": 0.0, "decode": "median", "guard": "monotone",
     }  # fmt: skip
     assert JanusAgent(tmp_path / "copy").dial == Dial.from_config({"dial": written})
     assert {seat: found["check"]["raw"]["paper"][seat]["rho"] for seat in ("buyer", "seller")} == {

@@ -13,8 +13,9 @@ from agents.janus_models import clear_models, shared_adapter
 from agents.janus_session import Janus
 from bargain_env import PRESETS, Seat, play, sample
 from bargain_env.errors import InputError
+from bargain_env.policy import SeatGames
 from experiments import tournament
-from experiments.match import contestants
+from experiments.match import contestants, opponents
 from experiments.match.arms import JanusOptions
 from hyperlora import Adapter, adapter_digest
 from hyperlora.dial import Dial, Knots
@@ -22,6 +23,7 @@ from hyperlora.dial_files import HEAD, save_dial
 from hyperlora.prompt import format_rho_text
 
 DIAL = Dial(Knots((0.0, 0.4, 1.0), (0.1, 0.2, 0.9)), Knots((0.0, 0.5, 1.0), (0.0, 0.7, 0.7)), {"games": 3})
+BY_SCENARIO = Dial(DIAL.seller, DIAL.buyer, {}, {"paper": Dial(DIAL.buyer, DIAL.seller)})
 IDENTITY = Knots(tuple(np.linspace(0, 1, 21)), tuple(np.linspace(0, 1, 21)))
 
 
@@ -56,6 +58,16 @@ def test_config_round_trip():
     config = json.loads(json.dumps({"dial": DIAL.as_config(), "rank": 4}))
     assert Dial.from_config(config) == DIAL
     assert Dial.from_config({"rank": 4}) is None
+    config = json.loads(json.dumps({"dial": BY_SCENARIO.as_config()}))
+    assert Dial.from_config(config) == BY_SCENARIO
+    assert "scenarios" not in DIAL.as_config()
+
+
+def test_a_preset_may_have_maps_of_its_own():
+    assert BY_SCENARIO.of(Seat.BUYER, "paper") == DIAL.buyer
+    for elsewhere in (None, "hidden", "no_deal"):
+        assert BY_SCENARIO.of(Seat.BUYER, elsewhere) == DIAL.seller
+    assert DIAL.of(Seat.SELLER, "paper") == DIAL.seller
 
 
 @pytest.mark.parametrize(
@@ -80,6 +92,9 @@ def test_config_round_trip():
         ({"buyer": {"asked": [0, 1], "internal": "01"}}, "no list of numbers"),
         ({"buyer": {"asked": 3, "internal": [0, 1]}}, "of the buyer"),
         ({"fitted": 3}, "how it was fitted"),
+        ({"scenarios": [1]}, "maps of scenario presets"),
+        ({"scenarios": {"paper": {}}}, "of 'paper' lacks the seat 'buyer'"),
+        ({"scenarios": {"paper": {**DIAL.as_config()}}}, "of 'paper' has an unknown seat 'fitted'"),
     ],
 )
 def test_what_is_no_dial_is_refused(plain, change, message):
@@ -256,3 +271,23 @@ def test_tournaments_record_requests_and_whether_the_dial_was_raw(world, tmp_pat
     assert tournament.resume_command(tournament.Settings(raw_dial=True)).endswith("--raw-dial")
     built = contestants.resolve_agents(f"janus:{world}", JanusOptions(threads=1, raw_dial=True))[0]
     assert built.build(np.array([0.5]), PRESETS["paper"]).dial is None
+
+
+def test_either_seat_of_a_tournament_plays_by_the_map_of_its_preset(world, tmp_path):
+    """As agent and as opponent; whoever does not know the preset plays by the map for all."""
+    asked = np.array([0.2, 0.4, 0.6])
+    save_dial(world, BY_SCENARIO)
+    (built,) = contestants.resolve_agents(f"janus:{world}", JanusOptions(threads=1))
+    for preset, here in (("paper", DIAL), ("hidden", BY_SCENARIO)):
+        for seat in Seat:
+            assert built.build(asked, PRESETS[preset]).internal(seat, asked).tolist() == here.of(seat)(asked).tolist()
+        opposite = opponents.seated([f"janus:{world}(0.4)"], np.zeros(3, int), PRESETS[preset], JanusOptions(threads=1))
+        opposite.reset(SeatGames.of(sample(preset, 3, seed=1), Seat.BUYER))
+        (player,) = opposite._policies
+        assert set(player._rho) == {float(here.buyer(0.4))}
+    assert JanusAgent(world).internal(Seat.BUYER, asked).tolist() == BY_SCENARIO.buyer(asked).tolist()
+    table = {**TABLE, "offers": OFFERS}
+    by_name = {name: Janus.load(world, scenario=name).decide(table, 0.4).internal_rho for name in ("paper", "hidden")}
+    assert by_name == pytest.approx({"paper": 0.2, "hidden": float(BY_SCENARIO.buyer(0.4))})
+    with pytest.raises(InputError, match="did you mean 'paper'"):
+        Janus.load(world, scenario="papr")

@@ -194,7 +194,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         p.name: json.loads((p / "summary.json").read_text())["settings"] for p in tmp_path.iterdir() if p.is_dir()
     }
     assert {name: (s["guard"], s["games"]) for name, s in chosen.items()} == {
-        "small": ("ir", 2), "small-unguarded": ("none", 1),
+        "small": ("monotone", 2), "small-unguarded": ("none", 1),
     }  # fmt: skip
     monkeypatch.setattr(tournament, "run", None)
     assert dial.run(settings) == found, "nothing is played twice"

@@ -52,7 +52,8 @@ KILLED = """
         if (here / "kill").exists() and games.id.min() >= 6 and int((here / "kill").read_text()) != os.getpid():
             left = int((here / "times").read_text())
             if left:
-                (here / "times").write_text(str(left - 1))
+                (here / "less").write_text(str(left - 1))  # the other worker never reads half a number
+                (here / "less").replace(here / "times")
                 os.kill(os.getpid(), signal.SIGKILL)
 """
 FAILED = """

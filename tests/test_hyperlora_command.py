@@ -44,10 +44,10 @@ def exported(tmp_path_factory):
 
 
 def games_of(adapter, rho, seat=Seat.BUYER):
-    """Six games against three scripts, the prompts saying ``rho``."""
+    """Six games against three scripts, the prompts saying ``rho``: what is exported has internal values."""
     rows = np.tile(np.arange(2), 3)
     scripts = [agents.make(name, assumed_zopa_width=500.0) for name in OPPONENTS]
-    pair = (JanusAgent(adapter, rho=rho), RoutedPolicy(scripts, np.repeat(np.arange(3), 2)))
+    pair = (JanusAgent(adapter, rho=rho, raw_dial=True), RoutedPolicy(scripts, np.repeat(np.arange(3), 2)))
     return play(sample("paper", 2, seed=11).take(rows), *(pair if seat == Seat.BUYER else pair[::-1]))
 
 

@@ -47,7 +47,7 @@ def built(monkeypatch, text, **options):
 
 def test_bases_are_for_adapters_given_by_path(world, monkeypatch):
     _, other, folder = world
-    told = {"decode": "median", "guard": "monotone", "batch_size": 256}
+    told = {"decode": "median", "guard": "monotone", "batch_size": 256, "scenario": "paper"}
     text = f"janus-nano,janus:{folder},base:{folder},shuffled"
     plain = built(monkeypatch, text, decode="median", guard="monotone")
     assert plain == [

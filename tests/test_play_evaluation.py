@@ -92,8 +92,8 @@ def test_figures_are_those_of_the_episodes(played, seat):
 
 @pytest.mark.parametrize("seat", list(Seat))
 def test_its_episodes_are_games_played_by_hand(shipped, played, seat):
-    games, rho, name = sample("paper", 3, seed=SEED), RHOS[2 * seat], PAIR[seat]
-    pair = JanusAgent(shipped, rho=rho), agents.make_for(PRESETS["paper"], name)
+    games, rho, name = sample("paper", 3, seed=SEED), RHOS[1], PAIR[seat]
+    pair = JanusAgent(shipped, rho=rho, raw_dial=True), agents.make_for(PRESETS["paper"], name)
     hand = play(games, *(pair if seat == Seat.BUYER else pair[::-1]))
     cell = [
         e["rho_achieved"]

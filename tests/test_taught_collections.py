@@ -6,12 +6,15 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made_teachers import folder, saved
 
 import agents
 import bargain_env as be
+from agents.teacher import Teacher
+from agents.validation import OPPONENTS as VALIDATION
 from bargain_env import PRESETS
 from bargain_env.errors import InputError
-from experiments import collect, nano_card, pipeline, prepare, stages
+from experiments import collect, pipeline, prepare
 from experiments.corpus import teachers
 from experiments.match import pairs
 
@@ -154,24 +157,184 @@ def test_no_share(tmp_path, share):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_pipeline_takes_the_share_through(tmp_path, monkeypatch):
-    def first(row, console):
-        stages.run_stages(list(row)[:2], console)
+# ── trained teachers, several presets ─────────────────────────────────────────────────────────────────────────────────
 
-    monkeypatch.setattr(pipeline, "run_stages", first)
-    for share in (0.0, 0.5):
-        out = tmp_path / str(share)
-        pipeline.run(pipeline.Settings(out, episodes=60, teacher_share=share, threads=1, quiet=True))
-        names = players(pq.read_table(out / "ready" / "episodes.parquet"))
-        assert taught_by(names).mean() == pytest.approx(share, abs=0.15)
-        assert json.loads((out / pipeline.SETTINGS).read_text())["teacher_share"] == share
-    with pytest.raises(InputError, match="other settings"):
-        pipeline.run(pipeline.Settings(out, episodes=60, teacher_share=0.2, quiet=True))
+BOTH_PRESETS = ("paper", "hidden")
+SAID = ["buyer_max", "seller_min", "starter", "buyer_strategy", "seller_strategy", "rho", "turns"]
 
 
-def test_the_model_card_says_so():
-    known = {"episodes": 1, "base_steps": 1, "batch_size": 1, "adapter_steps": 1, "scenario": "paper"}
-    cards = [nano_card.nano_card({**known, "teacher_share": share}) for share in (0.0, 0.3)]
-    assert "teachers" not in cards[0]
-    assert "30 % of their seats played by target-seeking teachers" in " ".join(cards[1].split())
-    assert "--teacher-share 0.3" in cards[1]
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """A folder of teachers that learned nothing, one for each preset."""
+    return folder(tmp_path_factory.mktemp("networks"))
+
+
+@pytest.fixture(scope="module")
+def mixed(networks, tmp_path_factory):
+    """Games of two presets, half of the seats taught, and some of the others played by drawn members."""
+    out = tmp_path_factory.mktemp("mixed")
+    chosen = {"teacher_share": 0.5, "teacher": networks, "scenario": "paper,hidden"}
+    return out, collected(out, episodes=600, strategies="train,population:9@train", **chosen)
+
+
+def test_who_is_asked_is_known(mixed, untaught):
+    names = players(mixed[1])
+    asked = teachers.asked_rho(names.ravel().astype(object)).reshape(names.shape)
+    seats = np.char.startswith(names, "teacher(target=")
+    assert (np.isnan(asked) == ~seats).all()
+    assert seats.mean(axis=0) == pytest.approx([0.5] * 2, abs=0.06)
+    assert not taught_by(names).any(), "no scripted ones beside them"
+    assert np.histogram(asked[seats], bins=10, range=(0, 1))[0].min() > 0.06 * seats.sum()
+    others = set(names[~seats].tolist())
+    assert len([name for name in others if "(" in name]) == 9
+    assert others >= set(agents.list_strategies(split="train"))
+
+
+def test_trained_ones_sit_where_scripted_ones_would():
+    games = be.sample("paper", 200, seed=5)
+    nobody = np.full((200, 2), "fair", dtype=object)
+    scripted, trained = (teachers.seated(nobody, games, 0.4, trained=kind) for kind in (False, True))
+    assert 100 < (trained != nobody).sum() < 220
+    assert ((scripted != nobody) == (trained != nobody)).all()
+    assert (scripted != trained)[trained != nobody].all()
+
+
+def test_what_was_asked_is_read_from_names():
+    names = ["teacher(target=0.3712)", None, "fair", "target_seeking(target=0.4)", "teacher(target=1.0)",
+             "teacher(target=0.0)", "teacher(target=x)", "teacher(target=1.5)", "my teacher(target=0.1)",
+             "teacher(target=0.1, more=1)", "teacher", "teacher(target=-0.1)", "teacher(target=nan)"]  # fmt: skip
+    found = teachers.asked_rho(np.array(names, dtype=object))
+    np.testing.assert_array_equal(found, [0.3712, np.nan, np.nan, np.nan, 1.0, 0.0, *[np.nan] * 7])
+
+
+def test_every_name_that_is_given_can_be_read():
+    games = be.sample("paper", 20_000, seed=9)
+    names = teachers.seated(np.full((20_000, 2), "fair", dtype=object), games, 1.0, trained=True)
+    asked = teachers.asked_rho(names.ravel())
+    assert 0 <= asked.min() < 0.001
+    assert 0.999 < asked.max() <= 1
+    assert (asked.round(teachers.DIGITS) == asked).all()
+
+
+def test_each_preset_has_games_of_both_starters(mixed):
+    ids, starter = (mixed[1][name].to_numpy() for name in ("scenario_id", "starter"))
+    paper = np.isclose((mixed[1]["buyer_max"].to_numpy() - mixed[1]["seller_min"].to_numpy()), 500.0)
+    assert ids.tolist() == list(range(600))
+    assert (paper == (ids // 2 % 2 == 0)).all()
+    for some in (paper, ~paper):
+        assert (starter[some] == "buyer").mean() == 0.5
+
+
+def test_a_games_presets_are_no_matter_to_it(mixed, networks, tmp_path):
+    """It is the game that it would be in a collection of its preset alone."""
+    ids = mixed[1]["scenario_id"].to_numpy()
+    rest = {"episodes": 600, "teacher_share": 0.5, "teacher": networks, "strategies": "train,population:9@train"}
+    alone = {name: collected(tmp_path / name, scenario=name, **rest) for name in BOTH_PRESETS}
+    for k, name in enumerate(BOTH_PRESETS):
+        mine = ids // 2 % 2 == k
+        assert mixed[1].filter(mine).select(SAID).equals(alone[name].filter(mine).select(SAID))
+        assert not mixed[1].filter(~mine).select(SAID).equals(alone[name].filter(~mine).select(SAID))
+
+
+def record(table, path, preset):
+    """What the seats were asked for, the games and ``[B, 20]`` the recorded offers, NaN where there was none."""
+    names = players(table)
+    asked = teachers.asked_rho(names.ravel().astype(object)).reshape(names.shape)
+    games = be.sample(preset, ids=table["scenario_id"].to_numpy(), seed=5)
+    steps = pq.read_table(path / "steps.parquet").to_pylist()
+    by_id = {}
+    for step in steps:
+        by_id.setdefault(step["trajectory_id"], []).append(step["target_price"] or np.nan)
+    recorded = np.full((len(table), 20), np.nan)
+    for row, name in enumerate(table["trajectory_id"].to_pylist()):
+        recorded[row, : len(by_id[name])] = by_id[name]
+    return asked, games, recorded
+
+
+class Recorded:
+    """Plays what was recorded: an offer, or acceptance where there is none."""
+
+    name = "recorded"
+
+    def __init__(self, prices):
+        self.prices = prices
+
+    def reset(self, games):
+        pass
+
+    def act(self, view):
+        price = self.prices[view.rows, view.turn - 1]
+        return be.Moves(np.isnan(price), price)
+
+
+def test_names_and_file_play_the_teachers_again(mixed, networks):
+    """Against the recorded moves of everybody else."""
+    for k, preset in enumerate(BOTH_PRESETS):
+        table = mixed[1].filter(mixed[1]["scenario_id"].to_numpy() // 2 % 2 == k)
+        asked, games, recorded = record(table, mixed[0], preset)
+        taught = np.flatnonzero(~np.isnan(asked[:, 0]))
+        assert len(taught) > 100
+        script, goal = Recorded(recorded[taught]), asked[taught, 0]
+        files = [networks / f"{name}.safetensors" for name in (preset, BOTH_PRESETS[1 - k])]
+        again, other = (be.play(games.take(taught), Teacher(file, goal), script) for file in files)
+        np.testing.assert_array_equal(again.prices, recorded[taught])
+        assert (again.turns == table["turns"].to_numpy()[taught]).all()
+        assert not np.array_equal(other.prices, again.prices, equal_nan=True), "of the other preset's network"
+        elsewhere = be.play(games.take(taught), Teacher(files[0], 1 - goal), script)
+        assert not np.array_equal(elsewhere.prices, again.prices, equal_nan=True), "asked for something else"
+
+
+@pytest.mark.parametrize("shard", [1, 7])
+def test_with_trained_teachers_too_no_shard_changes_a_byte(tmp_path, networks, shard):
+    other = folder(tmp_path / "other", seed=40)
+    usual = {"episodes": 40, "scenario": "paper,hidden", "teacher_share": 0.5, "teacher": networks}
+    for name, options in {"a": {}, "b": {"shard": shard}, "c": {"teacher": other}, "d": {"teacher": None}}.items():
+        collected(tmp_path / name, **{**usual, **options})
+    for file in sorted((tmp_path / "a").iterdir()):
+        again, taught_otherwise, scripted = ((tmp_path / name / file.name).read_bytes() for name in "bcd")
+        assert file.read_bytes() not in (taught_otherwise, scripted)
+        assert file.read_bytes() == again
+
+
+def test_runs_of_other_teachers_share_no_name(mixed, networks, tmp_path):
+    manifest = json.loads((mixed[0] / "manifest.json").read_text())["settings"]
+    digests = {
+        name: hashlib.sha256((networks / f"{name}.safetensors").read_bytes()).hexdigest() for name in BOTH_PRESETS
+    }
+    assert manifest["teachers_sha256"] == digests
+    usual = {"episodes": 4, "scenario": "paper", "teacher_share": 0.5}
+    tables = [collected(tmp_path / str(k), teacher=saved(tmp_path / f"t{k}", k), **usual) for k in range(2)]
+    runs = [table["trajectory_id"][0].as_py().rpartition("-")[0] for table in tables]
+    assert runs[0] != runs[1]
+
+
+def test_prepare_keeps_what_trained_teachers_played(mixed, tmp_path):
+    prepare.run(prepare.Settings(mixed[0], tmp_path, strict=True, quiet=True))
+    kept = pq.read_table(tmp_path / "episodes.parquet")
+    assert sorted(kept["buyer_strategy"].to_pylist()) == sorted(mixed[1]["buyer_strategy"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher_share": 0.0}, "--teacher has nobody to teach without --teacher-share"),
+        ({"scenario": "paper,no_deal"}, r"no teacher at '.*no_deal.safetensors'; .* `python -m experiments.teacher`"),
+        ({"scenario": "paper,hiden"}, "did you mean 'hidden'"),
+        ({"scenario": ","}, "--scenario is empty"),
+        ({"strategies": "population:5@held_out"}, "are held out of training data"),
+        ({"strategies": f"train,{VALIDATION[3]}"}, "are held out of training data"),
+        ({"strategies": "population:x@train"}, "is not population:N"),
+        ({"strategies": "train,fiar"}, "did you mean 'fair'"),
+    ],
+)
+def test_collections_that_cannot_be(tmp_path, networks, options, message):
+    usual = {"episodes": 4, "scenario": "paper", "teacher_share": 0.5, "teacher": networks}
+    with pytest.raises(InputError, match=message):
+        collected(tmp_path / "out", **{**usual, **options})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_teacher(tmp_path):
+    (tmp_path / "t").write_text("weights")
+    with pytest.raises(InputError, match="cannot be played"):
+        collected(tmp_path / "out", teacher_share=0.5, teacher=tmp_path / "t")

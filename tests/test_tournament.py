@@ -233,7 +233,7 @@ def test_janus_specs_reach_the_agent(tmp_path, monkeypatch):
     assert [c.control for c in found] == [False, True, True, False]
     table = arena.run_tournament(found, plan(games=1))
     assert {a for a, _ in built} == {"janus-nano", str(tmp_path)}
-    assert built[0][1] == {"decode": "mean", "guard": "ir", "batch_size": 256}
+    assert built[0][1] == {"decode": "median", "guard": "monotone", "batch_size": 256, "scenario": "paper"}
     assert any(options.get("base_only") for _, options in built)
     shuffled = table.filter(pc.field("agent") == "shuffled")
     assert set(shuffled["rho_requested"].to_pylist()) == set(RHO)

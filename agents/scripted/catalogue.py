@@ -67,6 +67,7 @@ HELD_OUT: tuple[Entry, ...] = (
 
 TEACHERS: tuple[Entry, ...] = (
     Entry("target_seeking", f.TARGET_SEEKING, "seeks the settlement it was asked for, takes nothing far from it", {}),
+    Entry("sparring", f.SPARRING, "concedes as a temper has it that is drawn for each game", {}),
 )
 """They train, but no list has them: `experiments.collect` seats as many as it is asked to."""
 

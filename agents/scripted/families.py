@@ -24,6 +24,7 @@ from .modelling import BestReply, Counter
 from .reactive import AveragedTitForTat, RelativeTitForTat, SplitDifference, TitForTat
 from .resource import ResourceDependent
 from .simple import Anywhere, NearLimit
+from .sparring import sparring
 from .teaching import target_seeking
 from .time_dependent import Exponential, Fair, Hardliner, Noisy, Polynomial, WalkAway
 
@@ -213,6 +214,16 @@ TARGET_SEEKING = Family(
         "late": Range(0.1, 0.4),
         "last": Range(0.0, 0.4),
     },
+    evaluable=False,
+    teaching=True,
+)
+
+SPARRING = Family(
+    name="sparring",
+    factory=sparring,
+    source=HERE,
+    stochastic=True,
+    uses_history=True,
     evaluable=False,
     teaching=True,
 )

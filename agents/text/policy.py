@@ -41,7 +41,7 @@ class TextPolicy:
     memoryless = True
     mixed_turns = True
 
-    def __init__(self, model: ChatModel, guard: str = "ir", style: str = "plain") -> None:
+    def __init__(self, model: ChatModel, guard: str = "monotone", style: str = "plain") -> None:
         self.name = "text"
         self.model, self.guard, self.style = model, check_guard(guard), check_style(style)
 

@@ -120,7 +120,7 @@ def _check_local(name: str, base: str) -> None:
         )
 
 
-def make_text(name: str, guard: str = "ir", threads: int | None = None) -> TextPolicy:
+def make_text(name: str, guard: str = "monotone", threads: int | None = None) -> TextPolicy:
     """The player that a spec names; its model is loaded, or its endpoint set up, once a process.
 
     Args:

@@ -1,47 +1,98 @@
-"""Who teaches: each seat of each game is a target-seeking teacher with a given chance, whoever sits opposite.
+"""Who teaches: each seat of each game is a teacher with a given chance, whoever sits opposite.
 
-Both the chance and the teacher's parameters are pure functions of (seed, game id, seat). The seats without a teacher are
-played by those who would play them anyway, and a larger share keeps every teacher of a smaller one.
+Both the chance and what the teacher is asked for are pure functions of (seed, game id, seat). The seats without a teacher
+are played by those who would play them anyway, and a larger share keeps every teacher of a smaller one.
+
+Teachers are scripted target-seeking players, or one that `experiments.teacher` trained. The name of the latter,
+``teacher(target=0.3712)``, says what it was asked to reach; the settlement of a scripted one is that of the ZOPA which it
+assumes, so its request is known only where the width is.
 """
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 import agents
 from agents.sampling import label
-from bargain_env import Scenarios, Seat, rng
+from agents.teacher import Teacher
+from bargain_env import Policy, Preset, RoutedPolicy, Scenarios, Seat, rng
 from bargain_env.errors import InputError
+from experiments.match import pairs
 
 TEACHER = "target_seeking"
-"""The strategy; the ranges are those of its family."""
+"""The scripted strategy; the ranges are those of its family."""
+TRAINED = "teacher"
+"""What a trained one is called."""
+_ASKED = re.compile(rf"{TRAINED}\(target=(0(?:\.\d+)?|1(?:\.0+)?)\)")
 DIGITS = 4
-"""Significant digits of what is drawn: a name is written with every decision, and plays the member again."""
+"""Digits of what is drawn, decimals of a trained one's request: a name is written with every decision, and plays the
+member again."""
+SPARRING = "sparring"
+_SPARRING_TURN = 2
 _TURN = 1
 """Where pairs and opponents are drawn too, they are so with turn 0."""
 
 
-def require_share(share: float) -> None:
+def require_share(share: float, name: str = "--teacher-share") -> None:
     """Refuse what is no share.
 
     Raises:
         InputError: it is not in [0, 1].
     """
     if not 0.0 <= share <= 1.0:
-        raise InputError(f"--teacher-share {share} must lie in [0, 1]")
+        raise InputError(f"{name} {share} must lie in [0, 1]")
 
 
-def seated(players: NDArray[np.object_], games: Scenarios, share: float) -> NDArray[np.object_]:
+def seated(
+    players: NDArray[np.object_], games: Scenarios, share: float, *, trained: bool = False
+) -> NDArray[np.object_]:
     """``[B, 2]`` names of buyer and seller: those of ``players``, ``[B, 2]``, and in a ``share`` of the seats teachers."""
     out = players.copy()
     if not share:
         return out
-    spans = agents.describe(TEACHER).ranges
+    spans = {} if trained else agents.describe(TEACHER).ranges
     for seat in Seat:
-        drawn = rng.uniform(games.seed, games.id, seat=seat, turn=_TURN, stream=rng.Stream.PAIRING, n=1 + len(spans))
+        n = 2 if trained else 1 + len(spans)
+        drawn = rng.uniform(games.seed, games.id, seat=seat, turn=_TURN, stream=rng.Stream.PAIRING, n=n)
         for row in np.flatnonzero(drawn[:, 0] < share):
-            values = [span.at(u) for span, u in zip(spans.values(), drawn[row, 1:].tolist(), strict=True)]
-            rounded = (float(f"{value:.{DIGITS}g}") for value in values)
+            values = drawn[row, 1:].tolist()
+            if trained:
+                out[row, seat] = label(TRAINED, {"target": round(values[0], DIGITS)})
+                continue
+            asked = (span.at(u) for span, u in zip(spans.values(), values, strict=True))
+            rounded = (float(f"{value:.{DIGITS}g}") for value in asked)
             out[row, seat] = label(TEACHER, dict(zip(spans, rounded, strict=True)))
     return out
+
+
+def sparred(players: NDArray[np.object_], games: Scenarios, share: float) -> NDArray[np.object_]:
+    """``[B, 2]`` names of buyer and seller: those of ``players``, ``[B, 2]``, and in a ``share`` of the seats sparring
+    partners (`agents.scripted.sparring`); a pure function of (seed, game id, seat) again.
+    """
+    drawn = [
+        rng.uniform(games.seed, games.id, seat=seat, turn=_SPARRING_TURN, stream=rng.Stream.PAIRING) for seat in Seat
+    ]
+    return np.where(np.hstack(drawn) < share, SPARRING, players)
+
+
+def policy(names: NDArray[np.object_], preset: Preset, trained: Path | None) -> Policy:
+    """The players ``names`` ``[B]`` of a seat as one; all trained teachers are one network, from the file ``trained``."""
+    asked = asked_rho(names)
+    taught = ~np.isnan(asked)
+    if trained is None or not taught.any():
+        return pairs.by_name(names, preset)
+    teacher = Teacher(trained, asked[taught])
+    if taught.all():
+        return teacher
+    return RoutedPolicy([pairs.by_name(names[~taught], preset), teacher], taught.astype(np.intp))
+
+
+def asked_rho(names: NDArray[np.object_]) -> NDArray[np.float64]:
+    """``[B]`` what each player was asked to reach, in ρ of the true ZOPA; NaN for who was not asked, or not so."""
+    found = {name: _ASKED.fullmatch(name) if name else None for name in set(names.tolist())}
+    asked = {name: np.nan if match is None else float(match[1]) for name, match in found.items()}
+    return np.array([asked[name] for name in names.tolist()], dtype=np.float64)

@@ -63,8 +63,8 @@ class JanusOptions:
         raw_dial: set every dial to what is asked for, whatever map its adapter has.
     """
 
-    decode: str = "mean"
-    guard: str = "ir"
+    decode: str = "median"
+    guard: str = "monotone"
     batch_size: int = 256
     threads: int = 2
     base: str | None = None
@@ -99,8 +99,8 @@ class JanusSpec:
     arm: str
     given: bool
 
-    def policy(self, rho: Floats, options: JanusOptions) -> Policy:
-        """The player at ``rho``, one or ``[B]``; torch is imported here.
+    def policy(self, rho: Floats, options: JanusOptions, scenario: str) -> Policy:
+        """The player at ``rho``, one or ``[B]``, in games of the preset ``scenario``; torch is imported here.
 
         Raises:
             InputError: the adapter cannot be loaded, or is no plain LoRA where one was asked for.
@@ -116,8 +116,9 @@ class JanusSpec:
         if options.raw_dial:
             chosen["raw_dial"] = True
         made = agents.JanusAgent(
-            self.adapter, rho, decode=options.decode, guard=options.guard, batch_size=options.batch_size, **chosen
-        )
+            self.adapter, rho, decode=options.decode, guard=options.guard, batch_size=options.batch_size,
+            scenario=scenario, **chosen,
+        )  # fmt: skip
         if self.arm == "lora":
             _require_plain(self, made)
         policy: Policy = made

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 import agents
 import agents.text
+from agents.teacher import SUFFIX, Teacher, teacher_file
 from bargain_env import Policy, Preset
 from bargain_env.errors import InputError, unknown
 
@@ -85,12 +87,22 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
         return [script(agents.describe(rest).name)]
     if kind == "learned":
         return [learned(spec)]
+    if kind == "teacher":
+        return [teacher(spec)]
     if kind == "text":
         return [text_model(spec, options)]
     found = janus_spec(spec)
     if found is not None:
         return [janus(found, options)]
-    forms = [*FORMS, "learned:PATH", "scripts", "script:NAME", "text:MODEL_DIR", "text:http://HOST:PORT/v1#MODEL"]
+    forms = [
+        *FORMS,
+        "learned:PATH",
+        "teacher:PATH",
+        "scripts",
+        "script:NAME",
+        "text:MODEL_DIR",
+        "text:http://HOST:PORT/v1#MODEL",
+    ]
     if spec in agents.list_strategies():
         raise InputError(f"unknown agent {spec!r}; did you mean 'script:{spec}'? known: {', '.join(forms)}")
     raise unknown("agent", spec, forms)
@@ -109,6 +121,24 @@ def learned(spec: str) -> Contestant:
     return Contestant(name, takes_rho=False, build=lambda _, preset: agents.make_for(preset, name))
 
 
+def teacher(spec: str) -> Contestant:
+    """A goal-conditioned player of `experiments.teacher`, ``teacher:PATH``: a file, or a folder with one for each preset.
+
+    Raises:
+        InputError: there is no such file, or no file in the folder.
+    """
+    path = Path(spec.partition(":")[2])
+    if not path.exists() or (path.is_dir() and not any(path.glob(f"*{SUFFIX}"))):
+        raise InputError(f"agent {spec!r}: no teacher at {str(path)!r}; train one with `python -m experiments.teacher`")
+
+    def build(rho: Floats | None, preset: Preset) -> Policy:
+        if rho is None:
+            raise ValueError(f"agent {spec!r} takes rho; give one for each game")
+        return Teacher(teacher_file(path, preset.name), rho)
+
+    return Contestant(spec, takes_rho=True, build=build)
+
+
 def text_model(spec: str, options: JanusOptions) -> Contestant:
     """A chat model by prompt, ``text:…`` (see `agents.text.spec`), with the guard and the threads that Janus has."""
     name = agents.describe(spec).name
@@ -122,7 +152,7 @@ def janus(spec: JanusSpec, options: JanusOptions) -> Contestant:
     def build(rho: Floats | None, preset: Preset) -> Policy:
         if rho is None:
             raise ValueError(f"agent {spec.label!r} takes rho; give one for each game")
-        return spec.policy(rho, options)
+        return spec.policy(rho, options, preset.name)
 
     return Contestant(
         spec.label,

@@ -79,7 +79,7 @@ def seated(names: Sequence[str], who: NDArray[np.intp], preset: Preset, options:
     )
     asked = np.array([np.nan if found is None else found[1] for found in known])
     policies: list[Policy] = [
-        one.policy(asked[who[player[who] == k]], options)
+        one.policy(asked[who[player[who] == k]], options, preset.name)
         if isinstance(one, JanusSpec)
         else agents.make_for(preset, one)
         for k, one in enumerate(players)
@@ -169,14 +169,14 @@ def _strategy(spec: str) -> str:
     return info.name
 
 
-def load(names: Sequence[str], options: JanusOptions) -> None:
+def load(names: Sequence[str], preset: Preset, options: JanusOptions) -> None:
     """Load the Januses among ``names``: one that cannot be should not be found out after an hour of play.
 
     Raises:
         InputError: as `seated`.
     """
     for spec in dict.fromkeys(found[0] for name in names if (found := at_rho(name)) is not None):
-        spec.policy(np.array(DEFAULT_RHO), options)
+        spec.policy(np.array(DEFAULT_RHO), options, preset.name)
 
 
 def source(name: str) -> str:
