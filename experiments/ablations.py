@@ -41,9 +41,9 @@ from experiments.match.arms import LORA
 from experiments.match.specs import split
 from experiments.stages import Data, Stage, adapter_settings, claim, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
-from hyperlora.data import read_steps
+from hyperlora.data import read_steps, steps_file
 
-SETTINGS, STEPS = "ablations.json", "steps.parquet"
+SETTINGS = "ablations.json"
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "lora": {"gates": "constant"},
     "gates": {"text_rho": TEXT_RHO},
@@ -96,17 +96,16 @@ def run(settings: Settings) -> list[Path]:
     Raises:
         InputError: a setting that cannot be used, or the folder holds a run with other settings.
     """
-    arms = _check(settings)
-    console = cli.console(settings.quiet)
-    out = cli.output_folder(settings.out)
-    claim(out / SETTINGS, _identity(settings))
-    torch.set_num_threads(settings.threads)
-    source = _data(settings)
+    arms, source = _check(settings), _data(settings)
     asked = source.asked if settings.data is None else has_asked(settings.data)
     if "outcome" in arms and not asked:
         raise InputError(
             "--arms outcome: nobody was asked for anything in these data, so that every arm learns outcomes"
         )
+    console = cli.console(settings.quiet)
+    out = cli.output_folder(settings.out)
+    claim(out / SETTINGS, _identity(settings))
+    torch.set_num_threads(settings.threads)
     data = out / "ready" if settings.data is None else settings.data
     run_stages([] if settings.data else source.stages(out), console)
     run_stages([_training(settings, data, arm, asked=asked) for arm in arms], console)
@@ -130,8 +129,6 @@ def _check(settings: Settings) -> list[str]:
     for arm in arms:
         if arm not in CHANGES:
             raise unknown("arm", arm, CHANGES)
-    if settings.data is not None and not (settings.data / STEPS).is_file():
-        raise InputError(f"--data {settings.data} holds no {STEPS}; make it with `python -m experiments.prepare`")
     return arms
 
 
@@ -143,7 +140,7 @@ def _data(settings: Settings) -> Data:
 def _identity(settings: Settings) -> dict[str, Any]:
     """What adapters in one folder share."""
     shared = {k: v for k, v in asdict(settings).items() if k not in ("out", "arms", "data", "quiet")}
-    given = None if settings.data is None else sha256(settings.data / STEPS)
+    given = None if settings.data is None else sha256(steps_file(settings.data))
     return {**shared, "data_sha256": given}
 
 

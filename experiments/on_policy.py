@@ -43,6 +43,7 @@ from experiments.corpus.teachers import DIGITS, SPARRING, TRAINED, require_share
 from experiments.match import pairs
 from experiments.match.populations import population
 from experiments.match.specs import split
+from hyperlora.data import steps_file
 
 FIRST_ID = 40_000_000
 """Its games are others than any that are collected or played in tournaments with the same seed."""
@@ -120,7 +121,7 @@ def run(settings: Settings) -> Path:
     opponents = [*agents.list_strategies(split="train")]
     if settings.drawn:
         opponents += population(f"population:{settings.drawn}@train", settings.seed)
-    old = [] if settings.data is None else [pq.read_table(settings.data / "steps.parquet")]
+    old = [] if settings.data is None else [pq.read_table(steps_file(settings.data))]
     new = [
         _asked(settings, opponents, name, seat, first, FIRST_ID + (2 * k + int(seat)) * settings.games + first)
         for k, name in enumerate(presets)
@@ -150,8 +151,8 @@ def _check(settings: Settings) -> list[str]:
         if getattr(settings, name) < least:
             raise InputError(f"--{name} {getattr(settings, name)} must be at least {least}")
     require_share(settings.sparring, "--sparring")
-    if settings.data is not None and not (settings.data / "steps.parquet").is_file():
-        raise InputError(f"--data {settings.data} holds no steps.parquet; make it with `python -m experiments.prepare`")
+    if settings.data is not None:
+        steps_file(settings.data)
     return presets
 
 
@@ -200,7 +201,7 @@ def _manifest(settings: Settings, added: int, steps: int) -> dict[str, object]:
         "command": "on_policy",
         "settings": shown,
         "teachers_sha256": {name: sha256(file) for name, file in files.items()},
-        "data_sha256": None if settings.data is None else sha256(settings.data / "steps.parquet"),
+        "data_sha256": None if settings.data is None else sha256(steps_file(settings.data)),
         "added": added,
         "steps": steps,
     }

@@ -35,7 +35,7 @@ from hyperlora.adapter_files import WEIGHTS, adapter_folder
 from hyperlora.base import load_base
 from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config
 from hyperlora.constant_gates import set_constant_gates
-from hyperlora.data import NegotiationDataset, read_steps
+from hyperlora.data import NegotiationDataset, read_steps, steps_file
 from hyperlora.evaluate import decision_facts
 from hyperlora.forecast import forecast
 from hyperlora.inject import TARGET_MODULES, HyperLoRASettings
@@ -287,15 +287,12 @@ FREE = (
 
 def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
     """What a run's weights depend on: a resumed run must agree in all of it."""
-    source = settings.data / "steps.parquet" if settings.data.is_dir() else settings.data
     settled = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(settings).items() if k not in FREE}
-    if not source.is_file():
-        raise InputError(f"{source} does not exist; make it with `python -m experiments.prepare`")
     if settings.start is not None:
         settled["start_sha256"] = sha256(adapter_folder(settings.start) / WEIGHTS)
     evaluated = {"eval_every": settings.eval_every} if settings.patience else {}
     return {**settled, **evaluated, "precision": _plan(settings).precision, "processes": workers.count,
-            "data_sha256": sha256(source)}  # fmt: skip
+            "data_sha256": sha256(steps_file(settings.data))}  # fmt: skip
 
 
 UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,

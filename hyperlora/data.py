@@ -38,6 +38,21 @@ REQUIRED = (
 _CHUNK = 20_000
 
 
+def steps_file(data: Path) -> Path:
+    """The steps table ``data`` names: a Parquet file, or a folder that holds ``steps.parquet``.
+
+    Raises:
+        InputError: neither.
+    """
+    if data.is_file():
+        return data
+    if not data.is_dir():
+        raise InputError(f"{data} does not exist; make it with `python -m experiments.prepare`")
+    if not (data / "steps.parquet").is_file():
+        raise InputError(f"{data} holds no steps.parquet; make it with `python -m experiments.prepare`")
+    return data / "steps.parquet"
+
+
 def read_steps(path: Path, split: str = "train", allow_empty: bool = False) -> pa.Table:
     """The rows of one split of a steps table; a table without splits is all ``train``.
 
@@ -49,9 +64,7 @@ def read_steps(path: Path, split: str = "train", allow_empty: bool = False) -> p
     Raises:
         InputError: no such file, not Parquet, empty, or a column is missing.
     """
-    source = path / "steps.parquet" if path.is_dir() else path
-    if not source.exists():
-        raise InputError(f"{source} does not exist; make it with `python -m experiments.prepare`")
+    source = steps_file(path)
     try:
         table = pq.read_table(source)
     except pa.ArrowInvalid as error:

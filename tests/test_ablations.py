@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from made_teachers import saved
@@ -146,7 +147,7 @@ def test_other_data_are_another_run(training_data, tiny_base, trained, tmp_path)
     other.mkdir()
     (other / "steps.parquet").write_bytes((training_data / "steps.parquet").read_bytes())
     assert ablations.run(settings(other, tiny_base, trained, arms="lora")) == [trained / "lora/final"]
-    (other / "steps.parquet").write_bytes(b"else")
+    pq.write_table(pq.read_table(training_data / "steps.parquet").slice(1), other / "steps.parquet")
     with pytest.raises(InputError, match="other settings"):
         ablations.run(settings(other, tiny_base, trained, arms="lora"))
 
@@ -161,6 +162,12 @@ def test_from_nothing(tmp_path, tiny_base, monkeypatch):
     assert read_steps(tmp_path / "out/ready", "train").num_rows > 100
     assert set(read_steps(tmp_path / "out/ready", "train")["seed"].to_pylist()) == {1_000_000}
     assert [s.labels for s in made] == ["outcome"]
+
+
+def test_a_refused_arm_leaves_no_claim(training_data, tiny_base, tmp_path):
+    with pytest.raises(InputError, match="--arms outcome"):
+        ablations.run(settings(training_data, tiny_base, tmp_path / "out", arms="outcome"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_from_nothing_with_trained_teachers(tmp_path, tiny_base, monkeypatch):

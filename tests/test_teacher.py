@@ -1,12 +1,11 @@
-"""The goal-conditioned player: what it sees, what it may do, that no network makes it do more, and its files."""
+"""The goal-conditioned player: what it sees, what it may do, and that no network makes it do more."""
 
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_teachers import network, saved
-from safetensors.numpy import load_file, save_file
+from made_teachers import saved
 from test_mixed_turns import mixed_view
 from zoo import Erratic, Stuck, same
 
@@ -19,17 +18,14 @@ from agents.teacher import (
     CONCESSIONS,
     FAR,
     FEATURES,
-    KIND,
     MOVES,
     PAST,
-    SCHEMA,
     Teacher,
     TeacherNetwork,
     features,
     latest_demand,
     legal,
     moves,
-    teacher_file,
 )
 from bargain_env import MoveKind, RoutedPolicy, Scenario, Scenarios, Seat, SeatGames, SeatView
 from bargain_env.core import quantise_array
@@ -330,23 +326,7 @@ def test_one_instance_plays_batch_after_batch(tmp_path):
     assert same(few, many.take(np.arange(10)))
 
 
-# ── files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_file_gives_back_what_was_saved(tmp_path):
-    written, other = network(1, "hidden", (9, 7)), network(2, "hidden", (9, 7))
-    for name in ("a", "b"):
-        written.save(tmp_path / name)
-    read = Teacher(tmp_path / "a").network
-    assert (read.scale, read.scenario, len(read.layers)) == (600.0, "hidden", 3)
-    shown = features(mixed_view(Seat.BUYER)[0], np.full(60, 0.4), 600.0)
-    assert (other(shown) != written(shown)).all()
-    assert (read(shown) == written(shown)).all()
-    read.save(tmp_path / "c")
-    assert len({(tmp_path / name).read_bytes() for name in "abc"}) == 1
-    assert (Teacher(tmp_path / "b").network(shown) == written(shown)).all()
-    other.save(tmp_path / "b")
-    assert (Teacher(tmp_path / "b").network(shown) == other(shown)).all(), "a file that was written anew is read anew"
+# ── its network and its goal ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_scores_are_those_of_layers_with_a_rectifier_between():
@@ -374,73 +354,6 @@ def test_the_best_legal_move_is_played(tmp_path):
         np.testing.assert_equal(played.price[0], price)
 
 
-def damaged(path, change):
-    tensors = load_file(saved(path))
-    about = {"kind": KIND, "schema_version": SCHEMA, "scale": "500.0", "scenario": "paper"}
-    change(tensors, about)
-    save_file(tensors, path, metadata=about)
-
-
-def shape(name, *size):
-    return lambda tensors, about: tensors.update({name: np.zeros(size, dtype=np.float32)})
-
-
-def says(**told):
-    return lambda tensors, about: about.update(told)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (says(kind="something else"), "'something else'"),
-        (says(schema_version="2"), "version 2"),
-        (says(scale="wide"), "'wide' is missing or wrong"),
-        (says(scale="nan"), "its scale is nan"),
-        (says(scale="0"), "its scale is 0"),
-        (lambda tensors, about: about.pop("scale"), "'scale' is missing"),
-        (lambda tensors, about: about.pop("kind"), "'nothing'"),
-        (lambda tensors, about: tensors.pop("0.bias"), "do not lead|is missing"),
-        (lambda tensors, about: tensors.clear(), f"do not lead from {FEATURES} features to {MOVES} moves"),
-        (shape("0.weight", 12, FEATURES + 1), "do not lead from"),
-        (shape("1.weight", MOVES, 11), "do not lead from"),
-        (shape("0.bias", 11), "do not lead from"),
-        (lambda t, a: (shape("1.weight", MOVES + 1, 12)(t, a), shape("1.bias", MOVES + 1)(t, a)), "do not lead from"),
-        (lambda tensors, about: tensors["1.weight"].fill(np.nan), "not finite"),
-        (lambda tensors, about: tensors["0.bias"].__setitem__(3, np.inf), "not finite"),
-    ],
-)
-def test_files_that_hold_something_else(tmp_path, change, message):
-    path = tmp_path / "t.safetensors"
-    damaged(path, lambda tensors, about: None)
-    Teacher(path)
-    damaged(path, change)
-    with pytest.raises(InputError, match=message) as caught:
-        Teacher(path)
-    assert str(path) in str(caught.value)
-    assert "python -m experiments.teacher" in str(caught.value)
-
-
-def test_no_file_and_no_safetensors(tmp_path):
-    for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(InputError, match=r"no teacher at .* `python -m experiments.teacher`"):
-            Teacher(path)
-    (tmp_path / "t").write_bytes(saved(tmp_path / "whole").read_bytes()[:-1])
-    with pytest.raises(InputError, match="no safetensors file, or damaged"):
-        Teacher(tmp_path / "t")
-    (tmp_path / "t").write_text("weights")
-    with pytest.raises(InputError, match="no safetensors file, or damaged"):
-        Teacher(tmp_path / "t")
-
-
-def test_types_that_numpy_lacks(tmp_path):
-    torch, torch_files = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
-    tensors = {name: torch.from_numpy(value).bfloat16() for name, value in load_file(saved(tmp_path / "a")).items()}
-    about = {"kind": KIND, "schema_version": SCHEMA, "scale": "500.0", "scenario": "paper"}
-    torch_files.save_file(tensors, tmp_path / "t", metadata=about)
-    with pytest.raises(InputError, match="cannot be played"):
-        Teacher(tmp_path / "t")
-
-
 @pytest.mark.parametrize("goal", [-0.01, 1.01, NAN, [0.2, 1.2], [NAN, 0.5]])
 def test_goals_outside_the_range(tmp_path, goal):
     file = saved(tmp_path / "t")
@@ -455,9 +368,3 @@ def test_as_many_goals_as_games(tmp_path):
     be.play(games, Teacher(file, [0.2, 0.3, 0.4]), Stuck(700.0))
     with pytest.raises(ValueError, match="2 goals for 3 games"):
         be.play(games, Teacher(file, [0.2, 0.3]), Stuck(700.0))
-
-
-def test_the_file_for_a_preset(tmp_path):
-    assert teacher_file(tmp_path, "paper") == tmp_path / "paper.safetensors"
-    file = saved(tmp_path / "mine")
-    assert teacher_file(file, "paper") == teacher_file(file, "hidden") == file
