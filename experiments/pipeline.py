@@ -67,8 +67,7 @@ class Settings:
     on_policy_steps: int = 6000
     """Optimizer steps in such a round."""
     calibration_games: int = 40
-    """Scenarios of each preset that the dial is fitted on (`experiments.calibrate`), at every tenth; 0 for a raw dial. Those
-    of `hidden` differ, and a map of ten of them was no better there than none."""
+    """Scenarios of each preset that the dial is fitted on (`experiments.calibrate`); 0 for a raw dial."""
     games: int = 20
     """Games a cell of the closing tournament; 0 for none."""
     threads: int = 2
