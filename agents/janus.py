@@ -17,7 +17,7 @@ from hyperlora.checkpoint import Adapter, Precision
 from hyperlora.decode import Decisions, Mode, PrefixCache, Scorer
 from hyperlora.decode.scorer import UNIFORMS
 from hyperlora.dial import Dial
-from hyperlora.prompt import K_HISTORY, STATIC_FIRST
+from hyperlora.prompt import K_HISTORY, STATIC_FIRST, Axis
 from hyperlora.tokens import encode
 
 from . import janus_prompts
@@ -173,6 +173,10 @@ class JanusAgent:
             said = np.full(len(view), self.text_rho)
         return janus_prompts.prompts(view, said, self.k_history, self._format)
 
+    def axis(self, games: SeatGames) -> Axis:
+        """How its answers count prices, one for each of these games."""
+        return janus_prompts.axis(games, self._format)
+
     def answer(self, views: Sequence[SeatView], rhos: Sequence[Floats], texts: Sequence[list[str]]) -> list[Answers]:
         """Decide in several views, of either seat, as one batch.
 
@@ -198,8 +202,8 @@ class JanusAgent:
 
     def _answers(self, view: SeatView, decided: Decisions, rows: slice) -> Answers:
         games, fallback = view.games, decided.fallback[rows]
-        normalised = np.rint(decided.price[rows] * 1e4) / 1e4
-        price = playable(games.price_low + normalised * (games.price_high - games.price_low), games)
+        share = np.rint(decided.price[rows] * 1e4) / 1e4
+        price = playable(self.axis(games).price(share), games)
         moves = guarded(self.guard, view, decided.accept[rows], price, fallback)
         return Answers(moves, decided.accept_probability[rows], list(decided.text[rows]))
 

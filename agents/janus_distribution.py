@@ -9,6 +9,7 @@ import numpy as np
 
 from bargain_env.policy import Floats
 from hyperlora.decode import PriceDistribution
+from hyperlora.prompt import Axis
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 12
@@ -30,9 +31,10 @@ class OfferPrices:
     probability: Floats
 
     @classmethod
-    def of(cls, found: PriceDistribution, low: float, high: float) -> OfferPrices:
-        """A scorer's distribution, over the public range from ``low`` to ``high``."""
-        return cls(low + found.price * (high - low), found.width * (high - low), found.probability)
+    def of(cls, found: PriceDistribution, axis: Axis) -> OfferPrices:
+        """A scorer's distribution, on the axis of its prompt."""
+        order = slice(None, None, -1 if axis.span < 0 else 1)
+        return cls(axis.price(found.price)[order], found.width[order] * abs(axis.span), found.probability[order])
 
     @property
     def covered(self) -> float:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from bargain_env.core import Seat
-from bargain_env.policy import Floats, SeatView
-from hyperlora.prompt import decision_prompt
+from bargain_env.policy import Floats, SeatGames, SeatView
+from hyperlora.prompt import Axis, decision_prompt, price_axis
+
+
+def axis(games: SeatGames, prompt_format: int) -> Axis:
+    """How a model that was trained with these prompts counts prices; its parts are ``[b]``."""
+    return price_axis(prompt_format, games.price_low, games.price_high, games.reservation, games.seat.label)
 
 
 def prompts(view: SeatView, rho: Floats, k_history: int, prompt_format: int) -> list[str]:

@@ -25,6 +25,7 @@ from bargain_env.errors import InputError
 from bargain_env.policy import Floats, SeatView
 from hyperlora.checkpoint import Precision
 from hyperlora.decode import PriceDistribution
+from hyperlora.prompt import Axis
 from hyperlora.tokens import encode
 
 from .janus import Answers, JanusAgent, check_rho
@@ -71,12 +72,12 @@ class JanusDecision:
     prompt: str = field(repr=False)
     written: str
     _janus: Janus = field(repr=False, compare=False)
-    _range: tuple[float, float] = field(repr=False, compare=False)
+    _axis: Axis = field(repr=False, compare=False)
     _may_accept: bool = field(repr=False, compare=False)
 
     def prices(self) -> OfferPrices:
         """The distribution of the offer that the model would make if it did not accept; costs a few forward passes."""
-        return OfferPrices.of(self._distribution(), *self._range)
+        return OfferPrices.of(self._distribution(), self._axis)
 
     def explain(self) -> Explanation:
         """The price distribution, the gates and the prompt behind the decision; at the cost of `prices`.
@@ -90,7 +91,7 @@ class JanusDecision:
             rho=self.rho,
             internal_rho=self.internal_rho,
             accept_probability=found.accept_probability,
-            prices=OfferPrices.of(found, *self._range),
+            prices=OfferPrices.of(found, self._axis),
             gates=self._janus._gates(self.internal_rho),
             prompt=self.prompt,
         )
@@ -255,7 +256,7 @@ class Janus:
             prompt=prompt,
             written=answer.written[row],
             _janus=self,
-            _range=(float(games.price_low[row]), float(games.price_high[row])),
+            _axis=self.agent.axis(games).row(row),
             _may_accept=not np.isnan(standing),
         )
 

@@ -424,7 +424,11 @@ def _held_out(settings: Settings, tokenizer: Any) -> Heldout | None:
     if not settings.eval_every:
         return None
     table = _labelled(settings, read_steps(settings.data, "eval", allow_empty=True))
-    return Heldout(_dataset(settings, table, tokenizer), decision_facts(table)) if table.num_rows else None
+    return (
+        Heldout(_dataset(settings, table, tokenizer), decision_facts(table, settings.prompt_format))
+        if table.num_rows
+        else None
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from bargain_env.errors import InputError
 
 from .losses import IGNORE
-from .prompt import K_HISTORY, SEATED, build_target, decision_prompt, normalize_price
+from .prompt import K_HISTORY, SEATED, decision_prompt, decision_target, price_axis
 from .tokens import encode
 
 REQUIRED = (
@@ -245,8 +245,8 @@ def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int
                 seat=row.get("role"),
             )
         )
-        price = row["target_price"]
-        targets.append(build_target(row["target_action"], None if price is None else normalize_price(price, low, high)))
+        axis = price_axis(prompt_format, low, high, row["reservation_price"], row.get("role"))
+        targets.append(decision_target(row["target_action"], row["target_price"], axis))
     return prompts, targets
 
 

@@ -27,6 +27,7 @@ from .binding import bind_rho
 from .data import HyperLoRACollator, NegotiationDataset
 from .decode.scorer import Scorer
 from .losses import IGNORE, target_logits
+from .prompt import price_axis
 
 BUCKETS = 10
 
@@ -46,19 +47,22 @@ class DecisionFacts:
     last_offer: Floats | None = None
 
 
-def decision_facts(table: pa.Table) -> DecisionFacts:
+def decision_facts(table: pa.Table, prompt_format: int = 2) -> DecisionFacts:
     """The facts of a steps table, row for row those of ``NegotiationDataset(table, …)``: degenerate rows are left out.
 
-    Episodes are numbered in the order of their ids, not of the rows, so a shuffled table gives the same sample.
+    Prices are normalised as prompts of this format say them. Episodes are numbered in the order of their ids, not of the
+    rows, so a shuffled table gives the same sample.
     """
-    low, high = table["price_low"].to_numpy(), table["price_high"].to_numpy()
+    low, high, limit = (table[name].to_numpy() for name in ("price_low", "price_high", "reservation_price"))
     keep = high - low > 1e-6  # the rule of `NegotiationDataset`
     known, episode, last = set(table.column_names), None, None
     if "trajectory_id" in known:
         ids = table["trajectory_id"].to_numpy(zero_copy_only=False)
         episode = np.unique(ids[keep], return_inverse=True)[1].astype(np.int64)
     if "role" in known:
-        last = np.clip((_own_last_price(table) - low)[keep] / (high - low)[keep], 0.0, 1.0)
+        sides = [price_axis(prompt_format, low[keep], high[keep], limit[keep], seat) for seat in ("buyer", "seller")]
+        price, buys = _own_last_price(table)[keep], table["role"].to_numpy(zero_copy_only=False)[keep] == "buyer"
+        last = np.where(buys, *(np.clip((price - axis.origin) / axis.span, 0.0, 1.0) for axis in sides))
     nothing_stands = pyarrow.compute.is_null(table["last_offer_price"], nan_is_null=True).to_numpy()
     return DecisionFacts(~nothing_stands[keep], episode, last)
 

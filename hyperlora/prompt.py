@@ -8,14 +8,17 @@ Format 3 says what format 2 says, in another order: what stands for a whole game
 last what is new on each turn. So a prompt begins as the one of the turn before it, as long as no offer has left the history,
 and its keys and values can be used again.
 
-Format 4 is format 2 with the own limit written as offers are, ``buyer:0.4638``. In the others a history names the seats, and
-the last offer is the opponent's, but who opens a game has nothing to tell its seat by except its limit: enough on ``paper``,
-where buyers have 700 to 1,050 and sellers 500 less, and nothing on ``hidden``, where most limits may be either's.
+Format 4 is format 2 seen from the own seat. The limit says whose it is, ``buyer:0.4638``: in the others a history names the
+seats, and the last offer is the opponent's, but who opens a game has nothing to tell its seat by except its limit, which on
+``hidden`` may be either's. And every offer is its distance from that limit in the own favour, over the width of the range: a
+buyer's 0.2 is a fifth of the range below its limit, and -0.1 a tenth beyond it. So what ρ asks for does not move with the
+limit, both seats read the same numbers, and an answer cannot name a price beyond the own limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 SPECIAL_TOKENS = [
     "<RHO>",
@@ -49,7 +52,7 @@ SPECIAL_TOKENS_V3 = [marker for marker in SPECIAL_TOKENS if marker != "<HISTORY_
 """Markers of prompt format 3."""
 
 STATIC_FIRST, SEATED = 3, 4
-"""The prompt format whose prompts begin as those of earlier turns do, and the one that says whose limit it is."""
+"""The prompt format whose prompts begin as those of earlier turns do, and the one seen from the own seat."""
 
 K_HISTORY = 8
 """History slots in a prompt."""
@@ -75,6 +78,53 @@ def normalize_price(value: float, low: float, high: float) -> float:
     if high - low <= 1e-6:
         return 0.0
     return min(1.0, max(0.0, (value - low) / (high - low)))
+
+
+class Axis(NamedTuple):
+    """How prices become the numbers of a prompt and of its answer: ``(price - origin) / span``, from ``least`` to 1.
+
+    Attributes:
+        origin: price at 0, in currency units; a number, or an array of them.
+        span: from there to 1, signed; negative where a number grows as the price falls.
+        least: 0, or -1 where prices on the other side of the origin are told.
+    """
+
+    origin: Any
+    span: Any
+    least: float
+
+    def price(self, share: Any) -> Any:
+        """Price of a number, in currency units."""
+        return self.origin + share * self.span
+
+    def row(self, i: int) -> Axis:
+        """One of several."""
+        return Axis(float(self.origin[i]), float(self.span[i]), self.least)
+
+    def text(self, price: float) -> str:
+        """Number of a price, with four decimals; 0 where the range is degenerate."""
+        share = (price - self.origin) / self.span if abs(self.span) > 1e-6 else 0.0
+        return f"{round(min(1.0, max(self.least, share)), 4) + 0.0:.4f}"  # + 0.0: there is no -0.0000
+
+
+def price_axis(prompt_format: int, low: Any, high: Any, reservation: Any, seat: str | None) -> Axis:
+    """The axis of one decision, or of many of one seat with arrays for ``low``, ``high`` and ``reservation``.
+
+    Args:
+        prompt_format: 1, 2, 3 or 4.
+        low: lower end of the public range.
+        high: upper end.
+        reservation: own limit (format 4 only).
+        seat: ``buyer`` or ``seller``, who decides (format 4 only).
+
+    Raises:
+        ValueError: format 4 without a seat.
+    """
+    if prompt_format != SEATED:
+        return Axis(low, high - low, 0.0)
+    if seat is None:
+        raise ValueError("prompt format 4 is seen from the own seat; give the seat")
+    return Axis(reservation, low - high if seat == "buyer" else high - low, -1.0)
 
 
 def is_failure(rho: float) -> bool:
@@ -105,6 +155,7 @@ def build_history_str(
     high: float,
     k: int = K_HISTORY,
     prompt_format: int = 2,
+    axis: Axis | None = None,
 ) -> tuple[str, int]:
     """The last ``k`` offers in ``k`` fixed slots, oldest first, padded in front; format 3 has no padding.
 
@@ -115,13 +166,13 @@ def build_history_str(
         high: upper end.
         k: number of slots.
         prompt_format: 1, 2, 3 or 4.
+        axis: from `price_axis`; by default from ``low`` to ``high``, which is right but for format 4.
 
     Returns:
         The text and the number of slots that hold an offer.
     """
-    entries = [
-        f"{role}:{normalize_price(price, low, high):.4f}" for role, price in list(zip(roles, prices, strict=True))[-k:]
-    ]
+    axis = Axis(low, high - low, 0.0) if axis is None else axis
+    entries = [f"{role}:{axis.text(price)}" for role, price in list(zip(roles, prices, strict=True))[-k:]]
     padding = [] if prompt_format == STATIC_FIRST else [PADDING[prompt_format]] * (k - len(entries))
     return " ".join(padding + entries), len(entries)
 
@@ -146,7 +197,7 @@ def build_prompt(
         max_turns: moves of both seats together.
         turns_remaining: ``max_turns - turn``.
         reservation_norm: own limit, normalised.
-        last_offer_norm_str: the other side's latest offer, normalised with four decimals, or ``NA``.
+        last_offer_norm_str: the other side's latest offer as `Axis.text` says it, or ``NA``.
         history_len: filled history slots (formats 2 and 4).
         history_str: from `build_history_str`, in the same format.
         prompt_format: 1, 2, 3 or 4.
@@ -156,7 +207,7 @@ def build_prompt(
         ValueError: format 4 without a seat.
     """
     if prompt_format == SEATED and seat is None:
-        raise ValueError("prompt format 4 says whose limit it is; give the seat")
+        raise ValueError("prompt format 4 is seen from the own seat; give the seat")
     request = [format_rho_text(rho, prompt_format), *([] if prompt_format == 1 else [format_success_text(rho)])]
     whose = f"{seat}:" if prompt_format == SEATED else ""
     limit, instruction = f"<RESERVATION_NORM> {whose}{reservation_norm:.4f}", f"<INSTRUCTION> {INSTRUCTION}"
@@ -184,6 +235,11 @@ def build_target(action: str, price_norm: float | None) -> str:
     raise ValueError(f"action {action!r} with price {price_norm} is neither ACCEPT nor OFFER with a price")
 
 
+def decision_target(action: str, price: float | None, axis: Axis) -> str:
+    """`build_target` from a price in currency units; what no answer can say becomes the nearest that it can."""
+    return build_target(action, None if price is None else max(0.0, float(axis.text(price))))
+
+
 def decision_prompt(
     rho: float,
     turn: int,
@@ -204,8 +260,9 @@ def decision_prompt(
         last_offer: the offer that may be accepted, or None.
         (others): as in `build_prompt` and `build_history_str`.
     """
-    history, filled = build_history_str(roles, prices, low, high, k, prompt_format)
-    last = "NA" if last_offer is None else f"{normalize_price(last_offer, low, high):.4f}"
+    axis = price_axis(prompt_format, low, high, reservation, seat)
+    history, filled = build_history_str(roles, prices, low, high, k, prompt_format, axis)
+    last = "NA" if last_offer is None else axis.text(last_offer)
     return build_prompt(
         rho=rho,
         turn=turn,

@@ -17,7 +17,7 @@ from .prompt import INSTRUCTION, SPECIAL_TOKENS, markers
 
 _WORDS = [
     f" {INSTRUCTION}\n",
-    *(f" {side}:{digit}." for side in ("buyer", "seller") for digit in "01"),
+    *(f" {side}:{sign}{digit}." for side in ("buyer", "seller") for sign in ("", "-") for digit in "01"),
     " EMPTY:EMPTY",
     " PAD:0.0000",
     "OFFER 0.",
@@ -27,12 +27,14 @@ _WORDS = [
     " / ",
     " 0.",
     " 1.",
+    " -0.",
+    " -1.",
 ]
 """Fixed pieces of the prompt that are one token each; every digit after a decimal point stays a token of its own."""
 
 
 def build_nano_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of about 120 tokens that spells every prompt and answer exactly, digit by digit.
+    """A tokenizer of about 130 tokens that spells every prompt and answer exactly, digit by digit.
 
     ASCII text outside the prompt is spelled character by character; other characters become ``<unk>``.
     """

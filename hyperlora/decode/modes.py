@@ -17,8 +17,9 @@ class Mode:
 
     Attributes:
         kind: ``greedy`` takes the likeliest legal token at each choice; ``sample`` draws from the distribution; ``mean``
-            offers the expected price, ``quantile`` (and ``median``, its half) the price that is not exceeded with
-            probability ``q``, and both accept where P(ACCEPT) ≥ ½; ``free`` lets the model write and reads its text.
+            offers the expected price, ``quantile`` (and ``median``, its half) the one that is not exceeded with
+            probability ``q``, counted as the prompt counts prices, and both accept where P(ACCEPT) ≥ ½; ``free`` lets the
+            model write and reads its text.
         temperature: ``sample`` only: logits are divided by it at each choice.
         q: ``quantile`` only, in (0, 1).
     """
