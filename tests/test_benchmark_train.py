@@ -163,7 +163,7 @@ def test_logits_are_counted_in_bytes(base, batch):
     model = base.eval()
     few, loss = training_sides.logits_bytes(model, lambda: training_sides.target_mean(model, batch))
     full, same = training_sides.logits_bytes(model, lambda: training_sides.full_mean(model, batch))
-    assert (few, full) == (batch.targets * 125 * 4, batch.ids.numel() * 125 * 4)
+    assert (few, full) == (batch.targets * 131 * 4, batch.ids.numel() * 131 * 4)
     assert loss == pytest.approx(same, rel=1e-5)
     assert not model.get_output_embeddings()._forward_hooks
 

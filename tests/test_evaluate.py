@@ -151,6 +151,16 @@ def test_facts_drop_what_the_dataset_drops(table, tokenizer):
     assert len(dropped.episode) == len(dropped.may_accept)
 
 
+def test_own_offers_are_counted_as_the_prompt_counts_them(table, facts):
+    found = decision_facts(table, prompt_format=4)
+    own, low, high, limit = (table[c].to_numpy() for c in ("role", "price_low", "price_high", "reservation_price"))
+    price = low + facts.last_offer * (high - low)
+    demand = np.where(own == "buyer", limit - price, price - limit) / (high - low)
+    known = ~np.isnan(facts.last_offer)
+    assert np.abs(found.last_offer - facts.last_offer)[known].max() > 0.1
+    np.testing.assert_allclose(found.last_offer, np.where(known, np.maximum(demand, 0.0), np.nan), atol=1e-9)
+
+
 def test_nan_stands_for_no_offer_and_roles_may_be_unknown(table, facts):
     column = table.column_names.index("last_offer_price")
     spelled = pa.array(table["last_offer_price"].to_numpy(), from_pandas=False)

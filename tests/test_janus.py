@@ -141,7 +141,7 @@ def test_dial_moves_the_adapter_and_not_the_base():
     loaded = adapter()
 
     def first_offers(rho, **options):
-        result = play(games, JanusAgent(loaded, rho=rho, **options), agents.make("hardliner"))
+        result = play(games, JanusAgent(loaded, rho=rho, guard="none", **options), agents.make("hardliner"))
         return result.prices[games.starter == Seat.BUYER, 0]
 
     assert np.abs(first_offers(0.0) - first_offers(1.0)).max() > 1.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 
+import numpy as np
 import pytest
 
 from hyperlora import (
@@ -14,7 +16,7 @@ from hyperlora import (
     format_rho_text,
     normalize_price,
 )
-from hyperlora.prompt import SPECIAL_TOKENS_V1, build_target, decision_prompt, markers
+from hyperlora.prompt import SPECIAL_TOKENS_V1, build_target, decision_prompt, decision_target, markers, price_axis
 from hyperlora.tokens import add_markers, encode, tokenizer_digest
 
 SUCCESS = """<RHO> 0.5300
@@ -134,15 +136,40 @@ def test_format_3_says_the_same_in_another_order():
     }
 
 
-def test_format_4_says_whose_limit_it_is_and_else_what_format_2_says():
-    text, filled = history(8, prompt_format=4)
-    for seat in ("buyer", "seller"):
-        said = build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, prompt_format=4, seat=seat)
-        assert said == SUCCESS.replace("<RESERVATION_NORM> 0.8421", f"<RESERVATION_NORM> {seat}:0.8421")
-        assert build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, seat=seat) == SUCCESS, "format 2 does not"
+def seen_by(seat, limit, prompt_format=4, roles=("buyer", "seller"), prices=(450.0, 1150.0), last=1150.0):
+    return decision_prompt(
+        0.53, 3, 20, limit, roles, prices, last, 200.0, 1500.0, 2, prompt_format=prompt_format, seat=seat
+    )
+
+
+def test_format_4_counts_from_the_own_limit():
+    said = seen_by("buyer", 850.0).split("\n")
+    assert said[4:8] == [
+        "<RESERVATION_NORM> buyer:0.5000",
+        "<LAST_OFFER_NORM> -0.2308",  # 300 of 1,300 beyond it
+        "<HISTORY_LEN> 2",
+        "<HISTORY> buyer:0.3077 seller:-0.2308",
+    ]
+    assert said[:4] + said[8:] == [
+        x for i, x in enumerate(seen_by("buyer", 850.0, 2).split("\n")) if i not in range(4, 8)
+    ]
+    assert "<LAST_OFFER_NORM> 0.7308" in seen_by("buyer", 850.0, 2)
     with pytest.raises(ValueError, match="give the seat"):
-        build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", filled, text, prompt_format=4)
+        seen_by(None, 850.0)
+    with pytest.raises(ValueError, match="give the seat"):
+        build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", 0, "", prompt_format=4)
     assert markers(4) == SPECIAL_TOKENS
+
+
+def test_in_format_4_the_seats_are_mirror_images():
+    """A buyer who sees what a seller sees, mirrored in the middle of the range, reads the same numbers."""
+    other = {"buyer": "seller", "seller": "buyer"}
+    for prompt_format, same in ((2, False), (4, True)):
+        buys = seen_by("buyer", 900.0, prompt_format)
+        sells = seen_by("seller", 800.0, prompt_format, ("seller", "buyer"), (1250.0, 550.0), 550.0)
+        swapped = "".join(other.get(word, word) for word in re.split(r"(buyer|seller)", sells))
+        lines = [[line for line in text.split("\n") if "RESERVATION" not in line] for text in (buys, swapped)]
+        assert (lines[0] == lines[1]) == same
 
 
 def test_a_first_offer_has_no_seat_but_in_format_4():
@@ -153,6 +180,26 @@ def test_a_first_offer_has_no_seat_but_in_format_4():
 
     same = {k: opening("buyer", k) == opening("seller", k) for k in (1, 2, 3, 4)}
     assert same == {1: True, 2: True, 3: True, 4: False}
+
+
+@pytest.mark.parametrize(("seat", "sign"), [("buyer", -1.0), ("seller", 1.0)])
+def test_answers_of_format_4_stay_within_the_limit(seat, sign):
+    axis = price_axis(4, 200.0, 1500.0, 850.0, seat)
+    assert decision_target("OFFER", 850.0 + sign * 130.0, axis) == "OFFER 0.1000"
+    assert decision_target("OFFER", 850.0 - sign * 130.0, axis) == "OFFER 0.0000", "nothing beyond it can be said"
+    assert decision_target("ACCEPT", None, axis) == "ACCEPT"
+    assert (axis.text(850.0 - sign * 130.0), axis.text(850.0 - sign * 0.01)) == ("-0.1000", "0.0000")
+    assert axis.price(0.1) == 850.0 + sign * 130.0
+    many = price_axis(4, *(np.array([value] * 2) for value in (200.0, 1500.0, 850.0)), seat)
+    assert many.price(np.array([0.0, 0.1])).tolist() == [850.0, 850.0 + sign * 130.0]
+    assert many.row(1) == axis
+
+
+def test_other_formats_count_from_the_low_end():
+    axis = price_axis(2, 200.0, 1500.0, 850.0, "buyer")
+    assert decision_target("OFFER", 330.0, axis) == "OFFER 0.1000"
+    assert (axis.text(9999.0), axis.text(-5.0), axis.price(0.5)) == ("1.0000", "0.0000", 850.0)
+    assert price_axis(2, 5.0, 5.0, 5.0, None).text(5.0) == "0.0000"
 
 
 @pytest.mark.parametrize("prompt_format", [2, 3])

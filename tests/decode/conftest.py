@@ -11,7 +11,7 @@ from hyperlora.inject import adapter_modules
 from hyperlora.prompt import decision_prompt
 
 
-def awake(sharp: float = 3.0, seed: int = 79):
+def awake(sharp: float = 3.0, seed: int = 212):
     """An untrained model whose adapter is awake, sharpened so that its distributions are far from uniform.
 
     With this seed it is in doubt between the two forms, and its prices spread over the range.

@@ -58,7 +58,7 @@ def test_the_prompt_is_named(tokenizer, prompts, options):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_broken_row_of_the_head(tokenizer, prompts, value):
     model = nano_model(hidden=32, layers=1, heads=2)
-    model.set_output_embeddings(torch.nn.Linear(32, 125, bias=True))
+    model.set_output_embeddings(torch.nn.Linear(32, 131, bias=True))
     with torch.no_grad():
         model.get_output_embeddings().bias[tokenizer.convert_tokens_to_ids("7")] = value
     for plain in (True, False):
@@ -71,7 +71,7 @@ def test_a_broken_row_of_the_head(tokenizer, prompts, value):
 def test_an_impossible_token_is_no_error(tokenizer, prompts):
     """-∞ is a probability of 0; only where nothing is left it is none."""
     model = nano_model(hidden=32, layers=1, heads=2)
-    model.set_output_embeddings(torch.nn.Linear(32, 125, bias=True))
+    model.set_output_embeddings(torch.nn.Linear(32, 131, bias=True))
     digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
     with torch.no_grad():
         model.get_output_embeddings().bias[digits[7]] = -torch.inf

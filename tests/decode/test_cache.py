@@ -38,7 +38,7 @@ def test_with_room_it_holds_the_same(room):
 def test_a_model_with_a_window_keeps_its_own_cache(tokenizer, prompts):
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
     config = Qwen2Config(
-        vocab_size=125, num_hidden_layers=2, **shape, use_sliding_window=True, sliding_window=64, max_window_layers=1
+        vocab_size=131, num_hidden_layers=2, **shape, use_sliding_window=True, sliding_window=64, max_window_layers=1
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

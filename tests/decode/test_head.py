@@ -61,7 +61,7 @@ CASES = {
 
 def with_head_rows():
     model = awake()
-    add_token_rows(model, range(125, 130), head=True)
+    add_token_rows(model, range(131, 136), head=True)
     return model
 
 

@@ -72,7 +72,7 @@ def test_the_dial_still_turns_and_follows_training(tokenizer, prompts):
 def test_rows_of_new_tokens_are_no_precision(tokenizer, prompts):
     """They are float32 beside a bfloat16 base, and the first parameter that a model shows."""
     model = in_precision(nano_model(hidden=16, layers=1, heads=2, intermediate=16), "bf16")
-    add_token_rows(model, range(120, 125))
+    add_token_rows(model, range(126, 131))
     inject_hyperlora(model)
     assert model.dtype == torch.float32
     assert in_precision(model, "bf16") is model

@@ -28,7 +28,7 @@ def tiny(kind: str = "qwen2") -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         config = LlamaConfig(
-            vocab_size=125, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+            vocab_size=131, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
             num_key_value_heads=1, pad_token_id=0,
         )  # fmt: skip
         return LlamaForCausalLM(config).eval()

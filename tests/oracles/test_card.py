@@ -35,7 +35,7 @@ def test_the_card_says_what_it_is_and_its_code_runs(base, tmp_path, monkeypatch)
     monkeypatch.chdir(folder)
     names: dict = {}
     exec(code, names)
-    assert names["logits"].shape == (1, 1, 125)
+    assert names["logits"].shape == (1, 1, 131)
 
 
 def test_the_card_of_the_seed_s_layout_and_of_token_rows():

@@ -62,7 +62,7 @@ def test_the_config_says_all_that_loading_needs(base, tmp_path):
     config = read_config(save(base, tmp_path / "a", seed=7))
     model, tokenizer = load_base(str(base))
     assert config["schema_version"] == SCHEMA_VERSION
-    assert (config["base_model"], config["base_precision"], config["vocab_rows"]) == (str(base), "float32", 125)
+    assert (config["base_model"], config["base_precision"], config["vocab_rows"]) == (str(base), "float32", 131)
     assert (config["base_digest"], config["weights_digest"]) == (base_digest(model), weights_digest(model))
     assert config["tokenizer_digest"] == tokens.tokenizer_digest(tokenizer)
     assert {k: config[k] for k in SHAPE.as_config()} == SHAPE.as_config()
@@ -165,8 +165,8 @@ def test_another_base_is_refused(base, tmp_path, name, options):
 
 def test_another_table_and_another_tokenizer_are_refused(base, tmp_path):
     folder = save(base, tmp_path / "a")
-    rows = edit(folder, tmp_path / "rows", vocab_rows=126)
-    with pytest.raises(InputError, match=r"\(vocab_rows 126\).*\(125\)"):
+    rows = edit(folder, tmp_path / "rows", vocab_rows=132)
+    with pytest.raises(InputError, match=r"\(vocab_rows 132\).*\(131\)"):
         load_hyperlora_adapter(rows)
     load_hyperlora_adapter(rows, allow_base_mismatch=True)
     grown = load_base(str(base))[1]

@@ -41,7 +41,7 @@ def test_a_base_in_four_bits_is_adapted(kind, tmp_path):
         shape = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            LlamaForCausalLM(LlamaConfig(vocab_size=125, pad_token_id=0, **shape)).save_pretrained(str(tmp_path))
+            LlamaForCausalLM(LlamaConfig(vocab_size=131, pad_token_id=0, **shape)).save_pretrained(str(tmp_path))
     build_nano_tokenizer().save_pretrained(str(tmp_path))
     base, _ = load_base(str(tmp_path), use_qlora=True)
     x = ids()
@@ -119,7 +119,7 @@ def test_a_peft_model_is_refused():
 
 def test_rows_added_before_the_adapter_still_train():
     model = tiny()
-    add_token_rows(model, range(120, 125))
+    add_token_rows(model, range(126, 131))
     inject_hyperlora(model)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == set(adapter_parameters(model))
@@ -129,7 +129,7 @@ def test_rows_added_before_the_adapter_still_train():
 def test_the_summary_counts_what_trains():
     model = inject_hyperlora(tiny(), rank=4, alpha=6.0, hyper_hidden=8)
     bare = adapter_summary(model)
-    add_token_rows(model, range(120, 125))
+    add_token_rows(model, range(126, 131))
     text, total = adapter_summary(model), sum(p.numel() for p in model.parameters() if p.requires_grad)
     low_rank = sum(
         m.lora_A.numel() + m.lora_B.numel() for _, m in adapter_modules(model) if isinstance(m, HyperLoRALinear)

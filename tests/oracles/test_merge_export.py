@@ -39,7 +39,7 @@ def biased_head():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         config = PhiConfig(
-            vocab_size=125, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
+            vocab_size=131, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2,
             pad_token_id=0, bos_token_id=1, eos_token_id=1,
         )  # fmt: skip
         model = PhiForCausalLM(config).eval()
@@ -227,22 +227,22 @@ def test_a_model_without_an_adapter_says_so(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("head", [False, True])
-@pytest.mark.parametrize("first", [120, 125])
+@pytest.mark.parametrize("first", [120, 131])
 def test_token_rows_travel_as_trainable_token_indices(kind, head, first, tmp_path):
-    """Within the base's 125 rows, or beyond them, where the card's lines grow the table first; tied head and untied."""
+    """Within the base's 131 rows, or beyond them, where the card's lines grow the table first; tied head and untied."""
     base, model = awake(kind, rows=3, first=first, head=head)
     x, new = ids(), range(first, first + 3)
     x[:, 2], x[:, 5] = first, first + 2
     live = logits(model, x, 0.3)
     compared = [i for i in range(live.shape[-1]) if head or i not in new]
-    assert (max(compared) >= 125) == (head and first == 125)
+    assert (max(compared) >= 131) == (head and first == 131)
     folder = export(model, 0.3, tmp_path / "lora", base_model="somebody/base")
     card, fresh = (folder / "README.md").read_text(), copy.deepcopy(base)
     line = f"base.resize_token_embeddings({first + 3})"
-    assert (line in card) == (first == 125)
+    assert (line in card) == (first == 131)
     assert "vLLM and llama.cpp do not read" in card
     assert ("never writes them" in card) != head
-    if first == 125:
+    if first == 131:
         exec(line, {"base": fresh})
     loaded = load_peft(fresh, folder)
     close(plain(loaded, x)[..., compared], live[..., compared])
@@ -260,9 +260,9 @@ def test_token_rows_travel_as_trainable_token_indices(kind, head, first, tmp_pat
 
 def test_a_head_that_peft_cannot_hold_is_not_exported(tmp_path):
     _, model = awake("llama", target_modules=["lm_head"])
-    model.set_output_embeddings(HeadRows(model.lm_head, 125, torch.nn.Parameter(torch.zeros(2, 32)), tied=False))
+    model.set_output_embeddings(HeadRows(model.lm_head, 131, torch.nn.Parameter(torch.zeros(2, 32)), tied=False))
     with pytest.raises(InputError, match="a LoRA and rows for new tokens, which PEFT cannot hold"):
         export(model, 0.3, tmp_path / "x")
-    _, model = awake(base=biased_head(), target_modules=["q_proj"], rows=2, first=125, head=True)
+    _, model = awake(base=biased_head(), target_modules=["q_proj"], rows=2, first=131, head=True)
     with pytest.raises(InputError, match="a bias and rows for new tokens, which PEFT cannot hold"):
         export(model, 0.3, tmp_path / "x")

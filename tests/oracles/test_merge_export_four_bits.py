@@ -30,7 +30,7 @@ def folder(request, tmp_path_factory):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             model = LlamaForCausalLM(LlamaConfig(
-                vocab_size=125, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+                vocab_size=131, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
                 num_key_value_heads=1, pad_token_id=0, initializer_range=0.08,
             ))  # fmt: skip
     model.save_pretrained(str(path))

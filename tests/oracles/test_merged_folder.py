@@ -38,7 +38,7 @@ def test_it_loads_without_us_and_gives_the_live_logits(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("head", [False, True])
-@pytest.mark.parametrize("first", [120, 125])
+@pytest.mark.parametrize("first", [120, 131])
 def test_token_rows_become_rows_of_the_tables(kind, head, first, tmp_path):
     _, model = awake(kind, rows=3, first=first, head=head)
     x, new = ids(), range(first, first + 3)
@@ -46,7 +46,7 @@ def test_token_rows_become_rows_of_the_tables(kind, head, first, tmp_path):
     live = logits(model, x, 0.3)
     folder = save_merged(model, 0.3, tmp_path / "m")
     loaded = AutoModelForCausalLM.from_pretrained(folder)
-    assert loaded.config.vocab_size == max(125, first + 3) == len(loaded.get_input_embeddings().weight)
+    assert loaded.config.vocab_size == max(131, first + 3) == len(loaded.get_input_embeddings().weight)
     known = [i for i in range(live.shape[-1]) if head or i not in new]
     close(plain(loaded, x)[..., known], live[..., known])
     assert (plain(loaded, x)[..., list(new)].argmax(-1) >= 0).all()
@@ -54,19 +54,19 @@ def test_token_rows_become_rows_of_the_tables(kind, head, first, tmp_path):
 
 
 def test_an_adapted_head_is_written(tmp_path):
-    _, model = awake("llama", target_modules=["lm_head"], rows=2, first=125)
+    _, model = awake("llama", target_modules=["lm_head"], rows=2, first=131)
     x, live = ids(), logits(model, ids(), 0.3)
     differ(live, logits(model, x, 0.9))
-    close(plain(AutoModelForCausalLM.from_pretrained(save_merged(model, 0.3, tmp_path / "m")), x)[..., :125], live)
+    close(plain(AutoModelForCausalLM.from_pretrained(save_merged(model, 0.3, tmp_path / "m")), x)[..., :131], live)
 
 
 def test_a_bias_of_the_head_passes_the_rows_by(tmp_path):
-    _, model = awake(base=biased_head(), target_modules=["q_proj", "dense"], rows=3, first=124, head=True)
+    _, model = awake(base=biased_head(), target_modules=["q_proj", "dense"], rows=3, first=130, head=True)
     x, live = ids(), logits(model, ids(), 0.3)
     differ(live, logits(model, x, 0.9))
     loaded = AutoModelForCausalLM.from_pretrained(save_merged(model, 0.3, tmp_path / "m"))
-    assert loaded.lm_head.bias[123] != 0
-    assert not loaded.lm_head.bias[124:].any()
+    assert loaded.lm_head.bias[129] != 0
+    assert not loaded.lm_head.bias[130:].any()
     close(plain(loaded, x), live)
 
 

@@ -171,14 +171,14 @@ def test_another_precision_warns(world, live, tmp_path):
 
 def test_tokens_of_its_own_must_have_the_same_places(world, tmp_path):
     """Tied head rows have no tensors of their own, and rows do not say where they begin: only the config tells."""
-    for name, first, head in (("a", 125, False), ("b", 124, False), ("c", 125, True), ("d", 125, False)):
+    for name, first, head in (("a", 131, False), ("b", 130, False), ("c", 131, True), ("d", 131, False)):
         model, tokenizer = load_base(str(world / "base"))
         inject_hyperlora(model, **SHAPE, seed=len(name))
         add_token_rows(model, range(first, first + 2), head)
         save_hyperlora_adapter(model, tokenizer, tmp_path / name)
     live = load_hyperlora_adapter(tmp_path / "a")
-    assert live.model.get_input_embeddings().first == 125
-    for name, said in (("b", "first_new_id 124"), ("c", "head_rows 2")):
+    assert live.model.get_input_embeddings().first == 131
+    for name, said in (("b", "first_new_id 130"), ("c", "head_rows 2")):
         with pytest.raises(InputError, match=said):
             swap(live, tmp_path / name)
     swap(live, tmp_path / "d")
