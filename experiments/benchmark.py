@@ -5,6 +5,8 @@
     python -m experiments.benchmark train
     python -m experiments.benchmark decode
     python -m experiments.benchmark tournament
+    python -m experiments.benchmark collect
+    python -m experiments.benchmark prepare
     python -m experiments.benchmark env --json > speed.json
 
 A ratio below its bar is marked, and with --check makes the command exit with 1.
@@ -12,16 +14,17 @@ A ratio below its bar is marked, and with --check makes the command exit with 1.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import json
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
-
-if __package__ in (None, ""):  # run as a file: this folder's names must not hide the standard library
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import tyro
@@ -29,7 +32,7 @@ from rich.table import Table
 
 from bargain_env.files import replacing
 from experiments import cli
-from experiments.speed import curve, env, strategies, tournament
+from experiments.speed import collect, curve, env, prepare, strategies, tournament
 from experiments.speed.stopwatch import Speed
 
 SCHEMA_VERSION = 1
@@ -53,6 +56,8 @@ SUITES = {
     "train": _train,
     "decode": _decode,
     "tournament": tournament.measure,
+    "collect": collect.measure,
+    "prepare": prepare.measure,
 }
 
 
@@ -60,8 +65,11 @@ SUITES = {
 class Settings:
     """Measure speeds and compare each with a reference measured in the same run."""
 
-    suite: Annotated[Literal["env", "strategies", "train", "decode", "tournament"], tyro.conf.Positional]
-    """What to measure: the faces of the environment, the zoo, training, decisions of a language model, or tournaments."""
+    suite: Annotated[
+        Literal["env", "strategies", "train", "decode", "tournament", "collect", "prepare"], tyro.conf.Positional
+    ]
+    """What to measure: the faces of the environment, the zoo, training, decisions of a language model, tournaments, or
+    collecting data and preparing them."""
     seconds: float = 1.0
     """How long each thing is measured."""
     seed: int = 0

@@ -12,15 +12,15 @@ against them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-if not __package__:  # run as a file: this folder's names must not hide the standard library
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import tyro

@@ -1,10 +1,12 @@
-"""Play games between random pairs of scripted strategies and write them down as training data.
+"""Play games between random pairs of strategies and write them down as training data.
 
     python -m experiments.collect --episodes 10000 --seed 0 --out data/raw
     python -m experiments.prepare data/raw --out data/ready
 
-Writes ``episodes.jsonl`` (the log, one record a step), ``steps.parquet``, ``episodes.parquet`` and ``manifest.json``,
-replacing those of an earlier run in the same folder, all or none. The same settings give the same bytes.
+Writes ``steps/part-00000.parquet``, ``episodes/part-00000.parquet`` and so on, 25,000 games a part, and ``manifest.json``;
+with --jsonl also ``log/part-00000.jsonl``, one record a step. The same settings give the same bytes, however many workers
+play and however often the run is interrupted: the same command continues it. More episodes in the same folder keep the parts
+that are there.
 """
 
 from __future__ import annotations
@@ -16,41 +18,43 @@ if not __package__:  # run as a file: imports start at the repository, and no mo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import json
+import math
+import shlex
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from importlib import metadata
 from typing import Any, Literal
 
-import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import agents
 import bargain_env
 from agents.teacher import Teacher, teacher_file
-from bargain_env import PRESETS, MoveKind, Trajectories
+from bargain_env import PRESETS
 from bargain_env.errors import InputError, unknown
-from bargain_env.files import replacing, sha256
-from bargain_env.play import concatenate
+from bargain_env.files import locked, sha256
 from experiments import cli
-from experiments.corpus import records, teachers
-from experiments.corpus.dataset_writer import DatasetWriter
-from experiments.corpus.game_rows import rows_of_games
-from experiments.corpus.parquet_stream import ParquetStream
-from experiments.corpus.step_rows import StepRows, episodes_table, steps_table
-from experiments.match import pairs
-from experiments.match.populations import POPULATION, population
+from experiments.corpus import cast, records, teachers
+from experiments.corpus.collecting import progress, summary
+from experiments.corpus.part_store import PartStore
+from experiments.corpus.parts import EPISODES, LOG, STEPS, Games, Job, Part, parts_of
+from experiments.match import engines
+from experiments.match.engines import WorkersDiedError
+from experiments.match.identity import CODE, ROOT, tree_digest
 from experiments.match.specs import split
 from experiments.plugins import load_plugin
+from experiments.versions import versions
 
-_PLAIN_LINE_EVERY = 10.0
-"""Seconds between lines of progress where there is no terminal for a bar."""
+LOCK = ".collecting"
+"""In the folder of a collection while one is made in it."""
+MOST_EPISODES = 10**9
+TOGETHER = 4
+"""Parts of scripts that are played together, at most: each strategy is asked once a turn for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Play games between random pairs of scripted strategies and write them down as training data."""
+    """Play games between random pairs of strategies and write them down as training data."""
 
     episodes: int = 10000
     """How many games."""
@@ -59,8 +63,11 @@ class Settings:
     scenario: str = bargain_env.DEFAULT_PRESET
     """Where games come from: paper, hidden or no_deal, or several of them in turn, a comma list."""
     strategies: str = "train"
-    """A comma list of names, of ``train`` (every registered strategy that is not held out), and of ``population:N@train``
-    (N drawn members of their families)."""
+    """Who plays, a comma list of players: names of strategies, ``train`` (every registered one that is not held out),
+    ``population:N@train`` (N members of all families, their parameters drawn from the ranges that train), learned:PATH,
+    janus-nano, janus:PATH or lora:PATH (asked for another ρ in each game) or one at a ρ (janus-nano@0.3). Each game draws
+    buyer and seller evenly from all of them. Or a comma list of pairs BUYER:SELLER, such as fair:hardliner,train:janus-nano:
+    each game draws one of the pairs evenly, where a group stands for each of its members."""
     teacher_share: float = 0.0
     """Chance of each seat of each game to be played by a teacher, its target drawn evenly from [0, 1]."""
     teacher: Path | None = None
@@ -73,62 +80,102 @@ class Settings:
     plugin: Path | None = None
     """Python file that registers further strategies."""
     out: Path = Path("data/raw")
-    """Folder to write to."""
-    format: Literal["both", "jsonl", "parquet"] = "both"
-    """Write the log, the tables, or both."""
-    shard: int = 5000
-    """Games played at a time: bounds the memory, changes no byte."""
+    """Folder to write to. What an interrupted or a shorter run has finished there is kept."""
+    jsonl: bool = False
+    """Write the log too, one JSON record a step; it takes ten times the room."""
+    workers: int = 1
+    """Processes that play at once. The bytes are the same for any number."""
+    engine: Literal["process", "ray"] = "process"
+    """Who the workers are: processes of this machine, or Ray actors (needs the ray extra; RAY_ADDRESS names a cluster)."""
+    fresh: bool = False
+    """Discard a collection that is in --out instead of continuing it."""
     quiet: bool = False
     """Print nothing."""
     json: bool = False
     """Print the manifest as JSON instead of text."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """What has been played so far; ``rho`` holds one label a game, with -1 at an impasse."""
-
-    rho: list[np.ndarray]
-    steps: int = 0
-    left_out: int = 0
-
-
 def run(settings: Settings) -> dict[str, Any]:
     """Collect; returns the manifest.
 
     Raises:
-        InputError: a setting is out of range, or a strategy is unknown or held out.
+        InputError: a setting is out of range, a player is unknown or held out, the folder holds another collection, is being
+            written to or cannot be; what was finished is kept.
+        KeyboardInterrupt: as it came, with a message that says how to continue.
     """
-    names = _check(settings)
+    games = _games(settings)
     out = cli.output_folder(settings.out)
-    files = {"log": out / "episodes.jsonl", "steps": out / "steps.parquet", "episodes": out / "episodes.parquet"}
-    wanted = {"both": list(files), "jsonl": ["log"], "parquet": ["steps", "episodes"]}[settings.format]
+    for name in games.presets:
+        cast.load(games.cast, PRESETS[name])
     console = cli.console(settings.quiet or settings.json)
-    started, tally, replaced = time.perf_counter(), Tally(rho=[]), (out / "manifest.json").exists()
-    with ExitStack() as whole:  # leaving it renames the files into place, the manifest last
-        manifest_file = whole.enter_context(replacing(out / "manifest.json"))
-        temporary = {kind: whole.enter_context(replacing(files[kind])) for kind in wanted}
-        _write(settings, names, temporary, tally, console)
-        digests = {files[kind].name: sha256(temporary[kind]) for kind in wanted}
-        manifest = _manifest(settings, names, tally, digests)
-        manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
-    for stale in set(files) - set(wanted) if replaced else ():  # the manifest no longer speaks for them
-        files[stale].unlink(missing_ok=True)
+    with locked(out / LOCK, f"another collector is writing to {out}; wait for it, or choose another --out"):
+        manifest = _collect(settings, games, out, console)
     if settings.json:
         print(json.dumps(manifest))
-    _report(console, manifest, out, time.perf_counter() - started)
     return manifest
 
 
-def _check(settings: Settings) -> list[str]:
-    """The strategies that play."""
+def _collect(settings: Settings, games: Games, out: Path, console: Console) -> dict[str, Any]:
+    """Play what is missing, and write it."""
+    shaping = _shaping(settings, games)
+    parts = parts_of(settings.episodes)
+    kinds = (STEPS, EPISODES, *([LOG] if settings.jsonl else []))
+    store = PartStore(out, _identity(settings, games, shaping), parts, kinds, _warn(settings), fresh=settings.fresh)
+    kept, started = len(store.entries), time.perf_counter()
+    if kept:
+        console.out(f"continuing: {kept:,} of {len(parts):,} parts are there")
+    shards = _shards([part for part in parts if part.number not in store.entries], settings, games)
+    job = Job(games, shards, records.run_name(settings.seed, shaping), settings.jsonl, settings.plugin)
+    try:
+        for played in progress(_play(job, settings), settings.episodes, _games_in(parts, store), console):
+            store.put(played)
+        manifest = store.finish(summary(store.entries))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {_continuing(settings, store, parts)}") from None
+    except WorkersDiedError as error:
+        raise InputError(f"{error}; try fewer --workers; {_continuing(settings, store, parts)}") from error
+    _report(console, settings, manifest, kept, time.perf_counter() - started)
+    return manifest
+
+
+def _play(job: Job, settings: Settings) -> Iterator[Any]:
+    """The parts of each shard, as they are finished."""
+    numbers = range(len(job.shards))
+    for finished in engines.play(job.player(), job, numbers, settings.workers, settings.engine, _warn(settings)):
+        yield from finished.parts
+
+
+def _shards(missing: list[Part], settings: Settings, games: Games) -> list[list[Part]]:
+    """Parts that are played together: neighbours, so many that they are cheap and that all workers have some."""
+    most = min(TOGETHER, math.ceil(len(missing) / settings.workers)) if games.cast.scripted else 1
+    found: list[list[Part]] = []
+    for part in missing:
+        if found and len(found[-1]) < most and found[-1][-1].number + 1 == part.number:
+            found[-1].append(part)
+        else:
+            found.append([part])
+    return found
+
+
+def _games_in(parts: list[Part], store: PartStore) -> int:
+    return sum(part.games for part in parts if part.number in store.entries)
+
+
+def _games(settings: Settings) -> Games:
+    """What is played.
+
+    Raises:
+        InputError: a setting is out of range, or a player is unknown or held out.
+    """
     if settings.plugin is not None:
         load_plugin(settings.plugin)
-    for name, least in (("episodes", 1), ("max_turns", 1), ("shard", 1), ("seed", 0)):
+    for name, least in (("episodes", 1), ("max_turns", 1), ("workers", 1), ("seed", 0)):
         if getattr(settings, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
     if settings.seed >= 2**53:
         raise InputError(f"--seed {settings.seed} must be below 2**53")
+    if settings.episodes > MOST_EPISODES:
+        raise InputError(f"--episodes {settings.episodes} must be at most {MOST_EPISODES}; make several collections")
     teachers.require_share(settings.teacher_share)
     teachers.require_share(settings.sparring_share, "--sparring-share")
     presets = split(settings.scenario, "--scenario")
@@ -140,145 +187,84 @@ def _check(settings: Settings) -> list[str]:
             raise InputError("--teacher has nobody to teach without --teacher-share; give a share, such as 0.6")
         for name in presets:
             Teacher(teacher_file(settings.teacher, name))
-    names = list(
-        dict.fromkeys(name for spec in settings.strategies.split(",") for name in _named(spec.strip(), settings))
+    return Games(
+        settings.seed,
+        tuple(presets),
+        cast.resolve(settings.strategies, settings.seed),
+        settings.max_turns,
+        settings.teacher_share,
+        settings.teacher,
+        settings.sparring_share,
     )
-    held_out = [n for n in names if not agents.describe(n).may_train]
-    if held_out:
-        raise InputError(f"strategies {', '.join(held_out)} are held out of training data; drop them from --strategies")
-    if not names:
-        raise InputError("no strategies to play; name some with --strategies A,B")
-    return names
 
 
-def _named(spec: str, settings: Settings) -> list[str]:
-    """The strategies of one part of the list."""
-    if spec == "train":
-        return agents.list_strategies(split="train")
-    if spec.startswith(POPULATION):
-        return population(spec, settings.seed)
-    return [spec] if spec else []
-
-
-def _write(settings: Settings, names: list[str], paths: dict[str, Path], tally: Tally, console: Console) -> None:
-    with ExitStack() as open_files:
-        log = open_files.enter_context(DatasetWriter(paths["log"])) if "log" in paths else None
-        tables = {
-            kind: (open_files.enter_context(ParquetStream(paths[kind], schema)), build)
-            for kind, schema, build in (
-                ("steps", records.STEPS, steps_table),
-                ("episodes", records.EPISODES, episodes_table),
-            )
-            if kind in paths
-        }
-        for rows, left_out in _progress(_play_shards(settings, names), settings, console):
-            tally.rho.append(rows.rho)
-            tally.steps += len(rows)
-            tally.left_out += left_out
-            if log is not None:
-                log.append(rows)
-            for stream, build in tables.values():
-                stream.append(build(rows))
-
-
-def _play_shards(settings: Settings, names: list[str]) -> Iterator[tuple[StepRows, int]]:
-    """The decisions of each shard, and how many of its games were left out for an invalid move."""
-    name_of_run = records.run_name(settings.seed, _shaping(settings, names))
-    for first in range(0, settings.episodes, settings.shard):
-        n = min(settings.shard, settings.episodes - first)
-        result, players = _play(settings, names, first, n)
-        legal = np.flatnonzero(~(result.kinds == MoveKind.INVALID).any(axis=1))
-        buyers, sellers = players[legal].T.tolist()
-        rows = rows_of_games(result.take(legal), name_of_run, buyers, sellers)
-        yield rows, n - len(legal)
-
-
-def _play(settings: Settings, names: list[str], first: int, n: int) -> tuple[Trajectories, np.ndarray]:
-    """``n`` games from scenario id ``first`` on, and ``[n, 2]`` the names of buyer and seller.
-
-    Of several presets each has two games in turn, one for each seat to start.
-    """
-    ids, presets = np.arange(first, first + n), split(settings.scenario, "--scenario")
-    players = np.empty((n, 2), dtype=object)
-    parts, order = [], []
-    for k, name in enumerate(presets):
-        rows = np.flatnonzero(ids // 2 % len(presets) == k)
-        if len(rows):
-            result, players[rows] = _play_preset(settings, names, name, ids[rows])
-            parts.append(result)
-            order.append(rows)
-    return concatenate(parts).take(np.argsort(np.concatenate(order))), players
-
-
-def _play_preset(settings: Settings, names: list[str], name: str, ids: np.ndarray) -> tuple[Trajectories, np.ndarray]:
-    """The games ``ids`` ``[B]`` of one preset, and who played."""
-    games = bargain_env.sample(name, seed=settings.seed, ids=ids, max_turns=settings.max_turns)
-    players = np.array(names, dtype=object)[pairs.draw(games, len(names))]
-    trained = None if settings.teacher is None else teacher_file(settings.teacher, name)
-    players = teachers.sparred(players, games, settings.sparring_share)
-    players = teachers.seated(players, games, settings.teacher_share, trained=trained is not None)
-    buyer, seller = (teachers.policy(players[:, seat], PRESETS[name], trained) for seat in (0, 1))
-    return bargain_env.play(games, buyer, seller), players
-
-
-def _shaping(settings: Settings, names: list[str]) -> dict[str, Any]:
+def _shaping(settings: Settings, games: Games) -> dict[str, Any]:
     """The settings that shape a game of a given seed and id."""
-    shaping: dict[str, Any] = {"scenario": settings.scenario, "strategies": names, "max_turns": settings.max_turns}
+    shaping: dict[str, Any] = {"scenario": settings.scenario, **games.cast.shaping(), "max_turns": settings.max_turns}
     if settings.teacher_share:  # without teachers, games keep the ids that they always had
         shaping["teacher_share"] = settings.teacher_share
     if settings.sparring_share:
         shaping["sparring_share"] = settings.sparring_share
     if settings.teacher is not None:
-        files = {name: teacher_file(settings.teacher, name) for name in split(settings.scenario, "--scenario")}
+        files = {name: teacher_file(settings.teacher, name) for name in games.presets}
         shaping["teachers_sha256"] = {name: sha256(file) for name, file in files.items()}
     return shaping
 
 
-def _progress(
-    shards: Iterator[tuple[StepRows, int]], settings: Settings, console: Console
-) -> Iterator[tuple[StepRows, int]]:
-    columns = (TextColumn("collect"), BarColumn(), MofNCompleteColumn(), TextColumn("games"), TimeRemainingColumn())
-    told, done = time.monotonic(), 0
-    with Progress(*columns, console=console, disable=console.quiet or not console.is_terminal) as progress:
-        task = progress.add_task("collect", total=settings.episodes)
-        for rows, left_out in shards:
-            yield rows, left_out
-            done += len(rows.ids) + left_out
-            progress.update(task, completed=done)
-            if not console.is_terminal and time.monotonic() - told > _PLAIN_LINE_EVERY:
-                told = time.monotonic()
-                console.out(f"{done:,} of {settings.episodes:,} games")
-
-
-def _manifest(settings: Settings, names: list[str], tally: Tally, digests: dict[str, str]) -> dict[str, Any]:
-    rho = np.concatenate(tally.rho)
-    deals, labelled = rho != bargain_env.IMPASSE_RHO, rho[(rho != bargain_env.IMPASSE_RHO) & ~np.isnan(rho)]
+def _identity(settings: Settings, games: Games, shaping: dict[str, Any]) -> dict[str, Any]:
+    """All that the bytes depend on, the code included: parts of different code are not put together."""
+    libraries = ["numpy", "pyarrow", "orjson", *([] if games.cast.scripted else ["torch", "transformers"])]
+    plugin = {} if settings.plugin is None else {"plugin_sha256": sha256(settings.plugin)}
     return {
         "schema_version": records.SCHEMA_VERSION,
-        "command": "collect",
-        "settings": {"episodes": settings.episodes, "seed": settings.seed, **_shaping(settings, names)},
-        "episodes": len(rho),
-        "steps": tally.steps,
-        "left_out_for_invalid_moves": tally.left_out,
-        "agreement_rate": float(deals.mean()) if len(rho) else None,
-        "rho_mean": float(labelled.mean()) if len(labelled) else None,
-        "rho_sd": float(labelled.std()) if len(labelled) else None,
-        "sha256": digests,
+        "settings": {"seed": settings.seed, **shaping, **plugin, "jsonl": settings.jsonl},
+        "part_games": records.PART_GAMES,
+        "code": tree_digest([ROOT / name for name in (*CODE, "experiments/corpus")]),
+        "libraries": {"bargain-lab": versions()["bargain-lab"], **{name: metadata.version(name) for name in libraries}},
     }
 
 
-def _report(console: Console, manifest: dict[str, Any], out: Path, seconds: float) -> None:
-    steps = manifest["steps"]
-    console.out(f"{manifest['episodes']:,} games, {steps:,} steps in {seconds:.1f} s ({steps / seconds:,.0f} steps/s)")
+def _warn(settings: Settings) -> engines.Warn:
+    """Where warnings go: stderr, so that they are no part of what ``--json`` prints."""
+    return lambda text: None if settings.quiet else print(f"warning: {text}", file=sys.stderr)
+
+
+def _continuing(settings: Settings, store: PartStore, parts: list[Part]) -> str:
+    """How to continue a collection that was stopped."""
+    return f"{len(store.entries)} of {len(parts)} parts are kept; continue with: {_command(settings)}"
+
+
+def _command(settings: Settings) -> str:
+    """The command line of these settings, without what it asked to discard."""
+    words = ["python", "-m", "experiments.collect"]
+    for setting in fields(Settings):
+        value = getattr(settings, setting.name)
+        if value != setting.default and setting.name != "fresh":
+            words += [f"--{setting.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
+
+
+def _report(console: Console, settings: Settings, manifest: dict[str, Any], kept: int, seconds: float) -> None:
+    out, parts = settings.out, manifest["parts"]
+    played = sum(part["games"] for part in parts) if not kept else None
+    rate = f" in {seconds:.1f} s ({played / seconds:,.0f} games/s)" if played else ""
+    console.out(f"{manifest['episodes']:,} games, {manifest['steps']:,} steps{rate}")
     if manifest["left_out_for_invalid_moves"]:
         console.out(f"{manifest['left_out_for_invalid_moves']:,} games left out: a strategy made an invalid move")
     if manifest["rho_mean"] is not None:
         agreement, mean, sd = manifest["agreement_rate"], manifest["rho_mean"], manifest["rho_sd"]
         console.out(f"agreement {agreement:.1%}, rho {mean:.3f} ± {sd:.3f} (sd)")
-    for name in (*manifest["sha256"], "manifest.json"):
-        console.out(f"wrote {out / name}")
+    size = sum(file["bytes"] for file in manifest["files"].values())
+    folders = sorted({name.split("/")[0] for name in manifest["files"]})
+    console.out(
+        f"wrote {out}: {len(parts):,} part{'s' * (len(parts) > 1)} in {', '.join(folders)} ({size / 1e6:,.1f} MB), "
+        "manifest.json"
+    )
+    console.out(f"check: python -m experiments.verify {out}")
     console.out(f"next: python -m experiments.prepare {out} --out {out.parent / 'ready'}")
 
 
 if __name__ == "__main__":
-    cli.main(Settings, run)
+    from experiments import collect  # under its own name, by which workers find it
+
+    cli.main(collect.Settings, collect.run)

@@ -2,10 +2,14 @@
 
     python -m experiments.prepare data/raw --out data/ready
 
-INPUT is a JSONL log, a Parquet table of steps, or a folder that holds one (a table is preferred to a log). Writes
-``steps.parquet``, ``episodes.parquet``, ``problems.json`` and ``manifest.json``, all or none. Labels (ρ, success,
-history) are always computed from the moves; what the input claims is compared with them. A deal where there is no ZOPA
-has no ρ and is dropped, as is whatever a strategy played that is held out of training data.
+INPUT is a JSONL log, a Parquet table of steps, or a folder that holds one, perhaps in parts (a table is preferred to a log).
+Writes ``steps.parquet``, ``episodes.parquet``, ``problems.json`` and ``manifest.json``, all or none. Episodes come in the
+order in which the input first names them, their steps by turn. Labels (ρ, success, history) are always computed from the
+moves; what the input claims is compared with them. A deal where there is no ZOPA has no ρ and is dropped, as is whatever a
+strategy played that is held out of training data.
+
+The input may be larger than memory, its rows in any order and its lines damaged: a row that cannot be read is reported by
+its number, and its episode, which has a hole now, is dropped.
 """
 
 from __future__ import annotations
@@ -17,12 +21,12 @@ if not __package__:  # run as a file: imports start at the repository, and no mo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import tyro
 from rich.console import Console
 
@@ -30,12 +34,16 @@ from bargain_env import IMPASSE_RHO
 from bargain_env.errors import InputError
 from bargain_env.files import replacing, sha256
 from experiments import cli
-from experiments.corpus import records, splits
-from experiments.corpus.checks import HELD_OUT
+from experiments.corpus import manifest, records
+from experiments.corpus.games import players_of, rho_of, rows_of
+from experiments.corpus.kinds import HELD_OUT
 from experiments.corpus.parquet_stream import ParquetStream
-from experiments.corpus.reading import read_corpus
-from experiments.corpus.repair import Problem, sound_rows
-from experiments.corpus.step_rows import StepRows, episodes_table, steps_table
+from experiments.corpus.reading import Reader
+from experiments.corpus.report import Problem, as_table, summary
+from experiments.corpus.sifting import Games, sift
+from experiments.corpus.spill import temporary_folder
+from experiments.corpus.splits import NAMES, Splits
+from experiments.corpus.step_rows import StepRows, encoded_steps, episodes_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +51,21 @@ class Settings:
     """Check a log or table of decisions, split it by episode and write it ready for training."""
 
     input: tyro.conf.Positional[Path]
-    """JSONL log, Parquet table of steps, or a folder that holds one."""
+    """JSONL log, Parquet table of steps, or a folder that holds one, perhaps in parts."""
     out: Path = Path("data/ready")
     """Folder to write to; not the input's."""
     strict: bool = False
     """Any problem is an error: exit 2, nothing written."""
     repair: bool = False
-    """Split merged ids into their episodes and recompute wrong labels instead of dropping them."""
+    """Split merged ids into their episodes, keep one copy of a repeated record and recompute wrong labels, instead of
+    dropping what they are in."""
     eval_share: float = 0.02
     """Share of episodes for evaluation."""
     test_share: float = 0.02
     """Share of episodes for the test split."""
+    holdout: str = ""
+    """A comma list of strategies whose episodes, whichever seat they played, are all for the test split; shares are of the
+    other episodes. A drawn member of a family goes by its own name or the family's."""
     seed: int = 0
     """Draws the splits."""
     quiet: bool = False
@@ -70,31 +82,60 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     _check(settings)
     console = cli.console(settings.quiet or settings.json)
-    corpus = read_corpus(settings.input)
-    found = {"trajectories": len(corpus.rows.ids), "steps": len(corpus.rows)}
-    console.out(f"read {found['steps']:,} steps under {found['trajectories']:,} ids from {_listed(corpus.files)}")
-    rows, problems = sound_rows(corpus, settings.repair)
-    if settings.strict and problems:
-        kinds = {p.kind for p in problems}
-        way_out = "with --repair to mend them" if kinds != {HELD_OUT} else "without --strict to drop them"
-        raise InputError(f"{settings.input}: {_summary(problems)}; nothing written; run {way_out}")
-    if not len(rows):
-        raise InputError(f"{settings.input}: no sound episode is left: {_summary(problems)}; collect again")
-    share = {"eval_share": settings.eval_share, "test_share": settings.test_share}
-    split = splits.assign_splits(rows.ids, rows.rho, seed=settings.seed, **share)
-    manifest = {
-        "schema_version": records.SCHEMA_VERSION,
-        "command": "prepare",
-        "settings": {"repair": settings.repair, "seed": settings.seed, **share},
-        "input": {file.name: sha256(file) for file in corpus.files},
-        "found": found,
-        **_counts(rows, split),
-    }
-    _write(cli.output_folder(settings.out), rows, split, problems, manifest)
+    reader = Reader(settings.input)
+    _check_out(settings, reader)
+    with temporary_folder(settings.out) as folder:
+        with console.status(f"reading {settings.input}"):
+            sifted = sift(reader, settings.repair, folder)
+        found = {"trajectories": sifted.ids, "steps": reader.rows}
+        console.out(f"read {found['steps']:,} steps under {found['trajectories']:,} ids from {_listed(reader)}")
+        problems = sifted.report.problems(reader)
+        if problems:
+            console.print(as_table(problems))
+        if settings.strict and problems:
+            raise InputError(f"{settings.input}: {summary(problems)}; nothing written; run {_way_out(problems)}")
+        if not sifted.games.count:
+            raise InputError(f"{settings.input}: no sound episode is left: {summary(problems)}; collect again")
+        splits = Splits(settings.seed, settings.eval_share, settings.test_share, _held(settings))
+        rho = []
+        for games in sifted.games.in_order():
+            rho.append(rho_of(games))
+            splits.add(games["trajectory_id"], rho[-1], players_of(games))
+        split = splits.assign()
+        document = {
+            "schema_version": records.SCHEMA_VERSION,
+            "command": "prepare",
+            "settings": _shaping(settings),
+            "input": {name: sha256(file) for name, file in zip(reader.names, reader.files, strict=True)},
+            "found": found,
+            "steps": sifted.games.steps,
+            **_counts(np.concatenate(rho), split),
+        }
+        with console.status(f"writing {settings.out}"):
+            _write(cli.output_folder(settings.out), sifted.games, split, problems, document)
     if settings.json:
-        print(json.dumps(manifest))
-    _report(console, settings, problems, manifest)
-    return manifest
+        print(json.dumps(document))
+    _report(console, settings, document)
+    return document
+
+
+def _shaping(settings: Settings) -> dict[str, Any]:
+    """The settings that the result depends on."""
+    return {
+        "repair": settings.repair,
+        "seed": settings.seed,
+        "eval_share": settings.eval_share,
+        "test_share": settings.test_share,
+        "holdout": _held(settings),
+    }
+
+
+def _held(settings: Settings) -> list[str]:
+    return [name.strip() for name in settings.holdout.split(",") if name.strip()]
+
+
+def _way_out(problems: list[Problem]) -> str:
+    return "with --repair to mend them" if {p.kind for p in problems} != {HELD_OUT} else "without --strict to drop them"
 
 
 def _check(settings: Settings) -> None:
@@ -105,70 +146,67 @@ def _check(settings: Settings) -> None:
             raise InputError(f"{name} {share} must lie in [0, 1)")
     if settings.eval_share + settings.test_share >= 1:
         raise InputError("--eval-share and --test-share leave nothing to train on; make them smaller")
-    folder = settings.input if settings.input.is_dir() else settings.input.parent
-    if settings.out.resolve() == folder.resolve():
+
+
+def _check_out(settings: Settings, reader: Reader) -> None:
+    taken = {folder.resolve() for folder in (reader.folder, *(file.parent for file in reader.files))}
+    if settings.out.resolve() in taken:
         raise InputError(f"--out {settings.out} is the folder of the input, which would be overwritten; choose another")
 
 
-def _counts(rows: StepRows, split: np.ndarray) -> dict[str, Any]:
-    rho = rows.rho
+def _counts(rho: np.ndarray, split: np.ndarray) -> dict[str, Any]:
     deals = rho[rho != IMPASSE_RHO]
     return {
-        "episodes": len(rows.ids),
-        "steps": len(rows),
-        "splits": {name: int((split == name).sum()) for name in (splits.TRAIN, splits.EVAL, splits.TEST)},
+        "episodes": len(rho),
+        "splits": {name: int((split == code).sum()) for code, name in enumerate(NAMES)},
         "agreements": len(deals),
         "rho_mean": float(deals.mean()) if len(deals) else None,
         "rho_sd": float(deals.std()) if len(deals) else None,
     }
 
 
-def _write(out: Path, rows: StepRows, split: np.ndarray, problems: list[Problem], manifest: dict[str, Any]) -> None:
-    tables = {
-        "steps.parquet": (steps_table(rows, split), records.STEPS),
-        "episodes.parquet": (episodes_table(rows, split), records.EPISODES),
-    }
+def _write(out: Path, games: Games, split: np.ndarray, problems: list[Problem], document: dict[str, Any]) -> None:
+    schemas = {"steps.parquet": records.STEPS, "episodes.parquet": records.EPISODES}
     with ExitStack() as whole:  # leaving it renames the files into place, the manifest last
-        manifest_file = whole.enter_context(replacing(out / "manifest.json"))
+        manifest_file = whole.enter_context(replacing(out / manifest.NAME))
         problems_file = whole.enter_context(replacing(out / "problems.json"))
-        manifest["sha256"] = {
-            name: _write_table(whole.enter_context(replacing(out / name)), table, schema)
-            for name, (table, schema) in tables.items()
-        }
+        paths = {name: whole.enter_context(replacing(out / name)) for name in schemas}
+        with ExitStack() as tables:
+            steps, episodes = (tables.enter_context(ParquetStream(paths[name], schemas[name])) for name in schemas)
+            for moves, names in _with_split(games, split):
+                steps.append(encoded_steps(moves, names))
+                episodes.append(episodes_table(moves, names))
         report = {"schema_version": records.SCHEMA_VERSION, "problems": [asdict(p) for p in problems]}
-        problems_file.write_text(json.dumps(report, indent=2) + "\n")
-        manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
+        problems_file.write_text(json.dumps(report) + "\n")
+        rows = {"steps.parquet": document["steps"], "episodes.parquet": document["episodes"], "problems.json": None}
+        paths["problems.json"] = problems_file
+        document["files"] = {name: manifest.described(path, rows[name]) for name, path in paths.items()}
+        manifest_file.write_text(manifest.text(document), encoding="utf-8")
 
 
-def _write_table(path: Path, table: pa.Table, schema: pa.Schema) -> str:
-    with ParquetStream(path, schema) as stream:
-        stream.append(table)
-    return sha256(path)
+def _with_split(games: Games, split: np.ndarray) -> Iterator[tuple[StepRows, np.ndarray]]:
+    done, names = 0, np.array(NAMES, dtype=object)
+    for table in games.in_order():
+        yield rows_of(table), names[split[done : done + len(table)]]
+        done += len(table)
 
 
-def _listed(files: list[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{len(files)} files in {files[0].parent}"
+def _listed(reader: Reader) -> str:
+    return str(reader.files[0]) if len(reader.files) == 1 else f"{len(reader.files)} files in {reader.files[0].parent}"
 
 
-def _summary(problems: list[Problem]) -> str:
-    return "; ".join(f"{p.kind} in {p.trajectories:,} ids, such as {p.examples[0]}" for p in problems)
-
-
-def _report(console: Console, settings: Settings, problems: list[Problem], manifest: dict[str, Any]) -> None:
-    for p in problems:
-        where = f"{p.trajectories:,} ids, {p.steps:,} steps, such as {p.examples[0]}"
-        console.out(f"problem: {p.kind} in {where}: {p.meaning}; {p.action}")
-    lost = manifest["found"]["steps"] - manifest["steps"]
+def _report(console: Console, settings: Settings, document: dict[str, Any]) -> None:
+    lost = document["found"]["steps"] - document["steps"]
     if lost:
         command = f"python -m experiments.prepare {settings.input} --out {settings.out} --repair"
         hint = "" if settings.repair else f"; to keep what can be mended: {command}"
-        console.out(f"dropped {lost:,} of {manifest['found']['steps']:,} steps{hint}")
-    counts = ", ".join(f"{name} {n:,}" for name, n in manifest["splits"].items())
-    console.out(f"{manifest['episodes']:,} episodes, {manifest['steps']:,} steps: {counts}")
-    if manifest["rho_mean"] is not None:
-        agreement = manifest["agreements"] / manifest["episodes"]
-        console.out(f"agreement {agreement:.1%}, rho {manifest['rho_mean']:.4f} ± {manifest['rho_sd']:.4f} (sd)")
-    for name in (*manifest["sha256"], "problems.json", "manifest.json"):
+        console.out(f"dropped {lost:,} of {document['found']['steps']:,} steps{hint}")
+    counts = ", ".join(f"{name} {n:,}" for name, n in document["splits"].items())
+    console.out(f"{document['episodes']:,} episodes, {document['steps']:,} steps: {counts}")
+    if document["rho_mean"] is not None:
+        agreement = document["agreements"] / document["episodes"]
+        console.out(f"agreement {agreement:.1%}, rho {document['rho_mean']:.4f} ± {document['rho_sd']:.4f} (sd)")
+    for name in (*document["files"], manifest.NAME):
         console.out(f"wrote {settings.out / name}")
     console.out(f"next: python -m experiments.train --data {settings.out} --model-name janus-nano --out runs/adapter")
 

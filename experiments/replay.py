@@ -7,15 +7,16 @@ Ids are those of episodes.parquet: AGENT|SEAT|RHO|OPPONENT|SCENARIO. Exit code 1
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
-
-if __package__ in (None, ""):  # run as a file: this folder's names must not hide the standard library
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 from rich.console import Console

@@ -9,15 +9,16 @@ earns and how it bargains. Nothing is played and nothing is asked of a model.
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
-
-if __package__ in (None, ""):  # run as a file: this folder's names must not hide the standard library
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 

@@ -106,7 +106,7 @@ class Data:
         games = collect.Settings(
             self.episodes, held_back, self.scenario, strategies=STRATEGIES, teacher_share=self.teacher_share,
             teacher=taught if self.asked else None, sparring_share=SPARRING_SHARE if self.asked else 0.0,
-            out=raw, format="parquet", quiet=True,
+            out=raw, quiet=True,
         )  # fmt: skip
         learning = teacher.Settings(
             taught, self.scenario, rounds=self.teacher_rounds, seed=self.seed, threads=self.threads, quiet=self.quiet

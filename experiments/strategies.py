@@ -10,19 +10,20 @@ that suits it best (the seller ``price_high``, the buyer ``price_low``), and it 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import dataclasses
 import inspect
 import json
 import math
 import re
-import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
-
-if __package__ in (None, ""):  # run as a file: this folder's names must not hide the standard library
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import tyro
 from rich.console import Console

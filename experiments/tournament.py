@@ -8,17 +8,18 @@ row a game), ``summary.json``, ``summary.csv`` (its cells) and ``report.html``; 
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import functools
 import json
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Annotated, Any, Literal
-
-if __package__ in (None, ""):  # run as a file: this folder's names must not hide the standard library
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import tyro

@@ -22,7 +22,7 @@ def taught(tmp_path_factory):
     """Prepared games in which half of the seats were a teacher's."""
     out = tmp_path_factory.mktemp("taught")
     collect.run(collect.Settings(episodes=80, scenario="paper", teacher_share=0.5, teacher=saved(out / "t"), out=out / "raw",
-                                 format="parquet", quiet=True))  # fmt: skip
+                                 quiet=True))  # fmt: skip
     prepare.run(prepare.Settings(out / "raw", out / "ready", eval_share=0.2, quiet=True))
     return out / "ready"
 

@@ -15,11 +15,11 @@ from bargain_env import MoveKind, Moves, Seat, play, sample
 from bargain_env.errors import InputError
 from experiments import collect
 from experiments.corpus import records
-from experiments.corpus.dataset_writer import DatasetWriter
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.step_rows import steps_table
 
 ROOT = Path(__file__).resolve().parents[1]
+STEPS, EPISODES, LOG = "steps/part-00000.parquet", "episodes/part-00000.parquet", "log/part-00000.jsonl"
 
 
 class Wasteful:
@@ -39,22 +39,22 @@ class Wasteful:
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     out = tmp_path_factory.mktemp("raw")
-    collect.run(collect.Settings(episodes=300, seed=5, out=out, quiet=True))
+    collect.run(collect.Settings(episodes=300, seed=5, out=out, jsonl=True, quiet=True))
     return out
 
 
 def test_tables_have_the_documented_schemas(raw):
-    for name, schema in (("steps", records.STEPS), ("episodes", records.EPISODES)):
-        found = pq.read_schema(raw / f"{name}.parquet")
+    for name, schema in ((STEPS, records.STEPS), (EPISODES, records.EPISODES)):
+        found = pq.read_schema(raw / name)
         assert found.names == schema.names
         assert found.types == schema.types
         assert all(field.metadata[b"description"] for field in found)
 
 
 def test_labels_recomputed_by_hand(raw):
-    episodes = {e["trajectory_id"]: e for e in pq.read_table(raw / "episodes.parquet").to_pylist()}
+    episodes = {e["trajectory_id"]: e for e in pq.read_table(raw / EPISODES).to_pylist()}
     games = {}
-    for step in pq.read_table(raw / "steps.parquet").to_pylist():
+    for step in pq.read_table(raw / STEPS).to_pylist():
         games.setdefault(step["trajectory_id"], []).append(step)
     assert len(games) == len(episodes) == 300
     assert {e["agreement"] for e in episodes.values()} == {True, False}
@@ -87,8 +87,8 @@ def check_game(steps, episode):
 
 
 def test_log_says_what_the_tables_say(raw):
-    steps = pq.read_table(raw / "steps.parquet").to_pylist()
-    log = [json.loads(line) for line in (raw / "episodes.jsonl").open()]
+    steps = pq.read_table(raw / STEPS).to_pylist()
+    log = [json.loads(line) for line in (raw / LOG).open()]
     assert len(log) == len(steps)
     for record, step in zip(log, steps, strict=True):
         state, meta = record["state"], record["meta"]
@@ -105,49 +105,25 @@ def test_log_says_what_the_tables_say(raw):
         assert meta["zopa_width"] == meta["buyer_max"] - meta["seller_min"]
 
 
-@pytest.mark.parametrize("shard", [1, 7, 299])
-def test_shard_size_changes_no_byte(raw, tmp_path, shard):
-    n = 300 if shard > 1 else 40
-    whole = raw
-    if n != 300:
-        whole = tmp_path / "whole"
-        collect.run(collect.Settings(episodes=n, seed=5, out=whole, quiet=True))
-    collect.run(collect.Settings(episodes=n, seed=5, out=tmp_path / "cut", shard=shard, quiet=True))
-    for file in whole.iterdir():
-        assert file.read_bytes() == (tmp_path / "cut" / file.name).read_bytes(), file.name
-
-
 def test_another_seed_gives_other_games(raw, tmp_path):
     collect.run(collect.Settings(episodes=300, seed=6, out=tmp_path, quiet=True))
-    assert (raw / "steps.parquet").read_bytes() != (tmp_path / "steps.parquet").read_bytes()
+    assert (raw / STEPS).read_bytes() != (tmp_path / STEPS).read_bytes()
 
 
 def test_pairs_cover_the_square(raw):
-    episodes = pq.read_table(raw / "episodes.parquet")
+    episodes = pq.read_table(raw / EPISODES)
     names = set(agents.list_strategies(split="train"))
     assert set(episodes["buyer_strategy"].to_pylist()) == names
     assert set(episodes["seller_strategy"].to_pylist()) == names
 
 
-def test_appended_runs_do_not_collide_and_the_same_run_is_refused(tmp_path):
-    log = tmp_path / "log.jsonl"
-    rows = [rows_of_run(seed) for seed in (0, 1)]
-    for part in rows:
-        with DatasetWriter(log) as writer:
-            writer.append(part)
-    ids = {json.loads(line)["trajectory_id"] for line in log.open()}
-    assert len(ids) == 40
-    before = log.read_bytes()
-    with DatasetWriter(log) as writer, pytest.raises(InputError, match="already holds 20 of these episodes"):
-        writer.append(rows[0])
-    assert log.read_bytes() == before
-
-
-def rows_of_run(seed):
-    games = sample("paper", 20, seed=seed)
-    result = play(games, agents.make("boulware_firm"), agents.make("linear_standard"))
-    run = records.run_name(seed, {"scenario": "paper"})
-    return rows_of_games(result, run, ["boulware_firm"] * 20, ["linear_standard"] * 20)
+def test_runs_of_other_settings_share_no_id(raw, tmp_path):
+    ids = set(pq.read_table(raw / EPISODES)["trajectory_id"].to_pylist())
+    for k, options in enumerate(({"seed": 6}, {"scenario": "paper"}, {"max_turns": 19}, {"strategies": "fair"})):
+        collect.run(
+            collect.Settings(**{"episodes": 300, "seed": 5, "out": tmp_path / str(k), "quiet": True, **options})
+        )
+        assert not ids & set(pq.read_table(tmp_path / str(k) / EPISODES)["trajectory_id"].to_pylist())
 
 
 def test_wasted_turns_make_no_row():
@@ -170,7 +146,7 @@ def test_games_with_invalid_moves_are_left_out_and_counted(tmp_path, monkeypatch
     names = "wasteful,linear_standard"
     manifest = collect.run(collect.Settings(episodes=40, strategies=names, out=tmp_path, quiet=True))
     assert manifest["episodes"] + manifest["left_out_for_invalid_moves"] == 40
-    assert set(pq.read_table(tmp_path / "steps.parquet")["strategy"].to_pylist()) == {"linear_standard"}
+    assert set(pq.read_table(tmp_path / STEPS)["strategy"].to_pylist()) == {"linear_standard"}
 
 
 def test_held_out_strategies_are_refused(tmp_path, monkeypatch):
@@ -199,7 +175,7 @@ def test_only_what_trains_is_collected(tmp_path, monkeypatch):
         ({"episodes": 0}, "--episodes 0"),
         ({"scenario": "hiden"}, "did you mean 'hidden'"),
         ({"strategies": "boulware_frim"}, "did you mean 'boulware_firm'"),
-        ({"strategies": ","}, "no strategies"),
+        ({"strategies": ","}, "--strategies is empty"),
         ({"seed": -1}, "--seed -1"),
     ],
 )
@@ -210,10 +186,10 @@ def test_bad_settings(tmp_path, options, message):
 
 def test_runs_as_a_file_from_anywhere(tmp_path):
     script = str(ROOT / "experiments" / "collect.py")
-    options = ["--episodes", "5", "--max_turns", "6", "--out", str(tmp_path / "raw"), "--format", "jsonl", "--json"]
+    options = ["--episodes", "5", "--max_turns", "6", "--out", str(tmp_path / "raw"), "--json"]
     done = subprocess.run([sys.executable, script, *options], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["episodes"] == 5
-    assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == ["episodes.jsonl", "manifest.json"]
+    assert sorted(p.name for p in (tmp_path / "raw").iterdir()) == ["episodes", "manifest.json", "steps"]
     bad = subprocess.run([sys.executable, script, "--episodes", "x"], cwd=tmp_path, capture_output=True, text=True)
     assert bad.returncode == 2
     assert len(bad.stderr.splitlines()) == 1

@@ -15,7 +15,7 @@ from agents import registry
 from bargain_env import Seat
 from bargain_env.errors import InputError
 from experiments import cli, tournament
-from experiments.match import arena, engines
+from experiments.match import arena, engines, shard_player
 from experiments.match.engines import WorkersDiedError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,7 +173,7 @@ class Crew:
         worker = max(self.busy)
         number = self.busy.pop(worker)
         died = (worker, number) in self.deadly
-        return [(worker, "of something" if died else engines.Finished(number, b"", []))]
+        return [(worker, "of something" if died else shard_player.Finished(number, b"", []))]
 
 
 def test_who_gets_what_when_workers_die():

@@ -130,7 +130,7 @@ def test_the_same_settings_give_the_same_bytes_and_another_seed_other_games(tmp_
 def taught(tmp_path_factory, files):
     out = tmp_path_factory.mktemp("taught")
     collect.run(collect.Settings(episodes=60, scenario="paper", teacher_share=0.5, teacher=files[1], out=out / "raw",
-                                 format="parquet", quiet=True))  # fmt: skip
+                                 quiet=True))  # fmt: skip
     prepare.run(prepare.Settings(out / "raw", out / "ready", quiet=True))
     return out / "ready"
 

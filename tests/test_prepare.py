@@ -1,6 +1,7 @@
 """`experiments.prepare`: sound input passes unchanged, every corruption is found, merged runs are taken apart."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,8 +13,12 @@ import pytest
 
 from bargain_env.errors import InputError
 from experiments import collect, prepare
-from experiments.corpus import splits
-from experiments.corpus.checks import STRUCTURE
+from experiments.corpus.kinds import STRUCTURE
+
+STEPS, EPISODES, LOG = (
+    f"{kind}/part-00000.{suffix}" for kind, suffix in (("steps", "parquet"), ("episodes", "parquet"), ("log", "jsonl"))
+)
+"""Files of a small collection."""
 
 
 def run(source, out, **options):
@@ -27,37 +32,37 @@ def problems(out):
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     out = tmp_path_factory.mktemp("raw")
-    collect.run(collect.Settings(episodes=300, seed=3, out=out, quiet=True))
+    collect.run(collect.Settings(episodes=300, seed=3, out=out, jsonl=True, quiet=True))
     return out
 
 
 def edited(raw, path, edit):
     """The steps of ``raw`` as a list of dicts, changed in place by ``edit``, as a new file."""
-    rows = pq.read_table(raw / "steps.parquet").to_pylist()
+    rows = pq.read_table(raw / STEPS).to_pylist()
     edit(rows)
-    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(raw / "steps.parquet")), path)
+    pq.write_table(pa.Table.from_pylist(rows, schema=pq.read_schema(raw / STEPS)), path)
     return path
 
 
 def test_sound_input_is_kept_whole(raw, tmp_path):
     manifest = run(raw, tmp_path, strict=True)
     assert problems(tmp_path) == {}
-    before, after = pq.read_table(raw / "steps.parquet"), pq.read_table(tmp_path / "steps.parquet")
+    before, after = pq.read_table(raw / STEPS), pq.read_table(tmp_path / "steps.parquet")
     assert after.drop(["split"]).equals(before.drop(["split"]))
     assert manifest["episodes"] == 300
-    episodes = pq.read_table(raw / "episodes.parquet").drop(["split"])
+    episodes = pq.read_table(raw / EPISODES).drop(["split"])
     assert pq.read_table(tmp_path / "episodes.parquet").drop(["split"]).equals(episodes)
 
 
 def test_log_and_table_prepare_to_the_same_bytes(raw, tmp_path):
-    run(raw / "episodes.jsonl", tmp_path / "log")
-    run(raw / "steps.parquet", tmp_path / "table")
+    run(raw / LOG, tmp_path / "log")
+    run(raw / STEPS, tmp_path / "table")
     for name in ("steps.parquet", "episodes.parquet", "problems.json"):
         assert (tmp_path / "log" / name).read_bytes() == (tmp_path / "table" / name).read_bytes()
 
 
 def test_row_order_makes_no_difference_to_splits(raw, tmp_path):
-    table = pq.read_table(raw / "steps.parquet")
+    table = pq.read_table(raw / STEPS)
     pq.write_table(table.take(np.random.default_rng(0).permutation(len(table))), tmp_path / "shuffled.parquet")
     run(raw, tmp_path / "a")
     run(tmp_path / "shuffled.parquet", tmp_path / "b")
@@ -68,24 +73,9 @@ def test_row_order_makes_no_difference_to_splits(raw, tmp_path):
     assert tables[0].equals(tables[1])
 
 
-def test_splits_are_by_episode_and_stratified():
-    ids = np.array([f"e{i}" for i in range(10000)], dtype=object)
-    rho = np.where(np.arange(10000) % 4 == 0, -1.0, (np.arange(10000) % 97) / 96)
-    split = splits.assign_splits(ids, rho, seed=0, eval_share=0.02, test_share=0.03)
-    assert [(split == s).sum() for s in ("train", "eval", "test")] == [9500, 200, 300]
-    for low, high in [(-1, -1), *((k / 10, k / 10 + 0.0999 + (k == 9)) for k in range(10))]:
-        stratum = (rho >= low) & (rho <= high)
-        assert abs((split[stratum] == "eval").sum() - 0.02 * stratum.sum()) <= 1.01
-        assert abs((split[stratum] == "test").sum() - 0.03 * stratum.sum()) <= 1.1
-    other = splits.assign_splits(ids, rho, seed=1, eval_share=0.02, test_share=0.03)
-    assert (split != other).any()
-    back = splits.assign_splits(ids[::-1], rho[::-1], seed=0, eval_share=0.02, test_share=0.03)
-    assert (split == back[::-1]).all()
-
-
 def merge(raw_folders, path, relabel=True):
     """Several collected runs under the ids of the first, interleaved by turn, labels of the first: as the peer did."""
-    parts = [pq.read_table(folder / "steps.parquet") for folder in raw_folders]
+    parts = [pq.read_table(folder / STEPS) for folder in raw_folders]
     names = [pc.replace_substring_regex(p["trajectory_id"], r".*-(\d+)$", r"run_\1") for p in parts]
     parts = [p.set_column(0, "trajectory_id", n) for p, n in zip(parts, names, strict=True)]
     table = pa.concat_tables(parts).sort_by([("trajectory_id", "ascending"), ("turn", "ascending")])
@@ -130,20 +120,20 @@ def games_of(table):
 def test_merged_runs_are_reported_and_dropped(two_runs, tmp_path, capsys):
     path = merge(two_runs, tmp_path / "merged.parquet")
     collect.run(collect.Settings(episodes=20, seed=1, out=tmp_path / "sound", quiet=True))
-    tables = [pq.read_table(p) for p in (path, tmp_path / "sound" / "steps.parquet")]
+    tables = [pq.read_table(p) for p in (path, tmp_path / "sound" / STEPS)]
     pq.write_table(pa.concat_tables(tables), path)
     prepare.run(prepare.Settings(input=path, out=tmp_path / "out"))
     found = problems(tmp_path / "out")["merged_episodes"]
     assert (found["trajectories"], found["action"]) == (200, "dropped")
     assert len(pq.read_table(tmp_path / "out" / "episodes.parquet")) == 20
     shown = capsys.readouterr().out
-    assert "merged_episodes in 200 ids" in shown
+    assert re.search(r"merged_episodes +200 +[\d,]+ +merged.parquet:row \d+ +run_", shown)
     assert "--repair" in shown
 
 
 def test_repair_recovers_both_runs_exactly(two_runs, tmp_path):
     run(merge(two_runs, tmp_path / "merged.parquet"), tmp_path / "out", repair=True)
-    original = pa.concat_tables([pq.read_table(f / "steps.parquet") for f in two_runs])
+    original = pa.concat_tables([pq.read_table(f / STEPS) for f in two_runs])
     repaired = pq.read_table(tmp_path / "out" / "steps.parquet")
     found = problems(tmp_path / "out")
     assert found["merged_episodes"]["trajectories"] == 200
@@ -160,7 +150,7 @@ def test_repair_of_hidden_widths_never_invents_a_game(tmp_path):
     for seed, folder in enumerate(folders):
         collect.run(collect.Settings(episodes=200, seed=seed, out=folder, quiet=True))
     run(merge(folders, tmp_path / "merged.parquet"), tmp_path / "out", repair=True)
-    original = pa.concat_tables([pq.read_table(f / "steps.parquet") for f in folders])
+    original = pa.concat_tables([pq.read_table(f / STEPS) for f in folders])
     repaired = games_of(pq.read_table(tmp_path / "out" / "steps.parquet"))
     assert set(repaired) <= set(games_of(original))
     assert len(repaired) > 340
@@ -168,8 +158,8 @@ def test_repair_of_hidden_widths_never_invents_a_game(tmp_path):
 
 def test_a_run_appended_to_itself_is_kept_once(raw, tmp_path):
     run(merge([raw, raw], tmp_path / "twice.parquet"), tmp_path / "out", repair=True)
-    assert problems(tmp_path / "out")["repeated"]["trajectories"] == 300
-    assert games_of(pq.read_table(tmp_path / "out" / "steps.parquet")) == games_of(pq.read_table(raw / "steps.parquet"))
+    assert problems(tmp_path / "out")["duplicate"]["trajectories"] == 300
+    assert games_of(pq.read_table(tmp_path / "out" / "steps.parquet")) == games_of(pq.read_table(raw / STEPS))
 
 
 def change(field, value):
@@ -193,7 +183,10 @@ CORRUPTIONS = {
     "offer_price": change("target_price", 1600.0),
     "accept_not_last": change("target_action", "ACCEPT"),
     "accept_of_nothing": lambda game: game[0].update(target_action="ACCEPT", target_price=None),
+    "accept_price": lambda game: game[-1].update(target_price=game[-1]["last_offer_price"] + 1),
     "last_offer": change("last_offer_price", 777.0),
+    "zopa": change("zopa_low", lambda limit: limit - 1),
+    "players": change("strategy", "a_stranger"),
     "unfinished": drop_last,
     "no_zopa": lambda game: [
         row.update(reservation_price={"buyer": 500.0, "seller": 600.0}[row["role"]]) for row in game
@@ -298,11 +291,11 @@ def test_a_missing_name_is_nobodys(raw, tmp_path):
 
 
 def test_who_is_held_out_is_found_in_a_log_and_under_a_merged_id(raw, two_runs, tmp_path):
-    lines = [json.loads(line) for line in (raw / "episodes.jsonl").open()]
+    lines = [json.loads(line) for line in (raw / LOG).open()]
     lines[0]["agent"]["strategy"] = "micro_giant"
-    log = tmp_path / "log.jsonl"
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run(log, tmp_path / "a")["episodes"] == 299
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(path, tmp_path / "a")["episodes"] == 299
     assert problems(tmp_path / "a")["held_out_strategy"]["examples"] == [lines[0]["trajectory_id"]]
     merged = pq.read_table(merge(two_runs, tmp_path / "merged.parquet"))
     rows = merged.to_pylist()
@@ -326,33 +319,23 @@ def test_every_structural_check_has_a_corruption():
     assert set(STRUCTURE) <= set(CORRUPTIONS)
 
 
-def test_truncated_log_names_the_line(raw, tmp_path):
-    lines = (raw / "episodes.jsonl").read_text().splitlines()
-    path = tmp_path / "cut.jsonl"
-    path.write_text("\n".join(lines[:9]) + "\n" + lines[9][:100])
-    with pytest.raises(InputError, match=r"cut.jsonl, line 10 is cut short"):
-        run(path, tmp_path / "out")
-    path.write_text(lines[0] + "\n" + lines[1].replace('"max_turns"', '"maxturns"'))
-    with pytest.raises(InputError, match=r"line 2 lacks state.max_turns"):
-        run(path, tmp_path / "out")
-    path.write_text(lines[0].replace('"turn": 1', '"turn": "one"'))
-    with pytest.raises(InputError, match=r"record 1: turn is 'one'"):
-        run(path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_unusable_files_are_named(raw, tmp_path):
-    table = pq.read_table(raw / "steps.parquet")
+    table = pq.read_table(raw / STEPS)
     pq.write_table(table.slice(0, 0), tmp_path / "none.parquet")
     pq.write_table(table.drop(["turn", "rho_train"]), tmp_path / "few.parquet")
     pq.write_table(table.set_column(2, "role", pa.array(["cat"] * len(table))), tmp_path / "cat.parquet")
+    pq.write_table(table.set_column(1, "turn", pa.array(["one"] * len(table))), tmp_path / "text.parquet")
+    flat = table.column_names.index("history_prices")
+    pq.write_table(table.set_column(flat, "history_prices", table["target_price"]), tmp_path / "flat.parquet")
     (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "torn.parquet").write_bytes((raw / "steps.parquet").read_bytes()[:1000])
+    (tmp_path / "torn.parquet").write_bytes((raw / STEPS).read_bytes()[:1000])
     (tmp_path / "folder").mkdir()
     for name, message in (
         ("none.parquet", "none.parquet is empty"),
         ("few.parquet", "few.parquet lacks the columns turn, rho_train"),
-        ("cat.parquet", "cat.parquet: role is 'cat' in row 0"),
+        ("cat.parquet", r"no sound episode is left: wrong_type in 300 ids.*\(cat.parquet:row 0\)"),
+        ("text.parquet", "text.parquet: column turn is string, expected int64"),
+        ("flat.parquet", "flat.parquet: column history_prices is double, expected a list"),
         ("empty.jsonl", "empty.jsonl is empty"),
         ("torn.parquet", "torn.parquet is not a readable Parquet file"),
         ("folder", "folder holds none of|holds none of"),
@@ -367,8 +350,9 @@ def test_settings_are_checked(raw, tmp_path):
     for options in ({"strict": True, "repair": True}, {"eval_share": 0.6, "test_share": 0.4}, {"eval_share": -0.1}):
         with pytest.raises(InputError):
             run(raw, tmp_path, **options)
-    with pytest.raises(InputError, match="would be overwritten"):
-        run(raw, raw)
+    for source, out in ((raw, raw), (raw, raw / "steps"), (raw / STEPS, raw / "steps"), (raw / LOG, raw / "log")):
+        with pytest.raises(InputError, match="would be overwritten"):
+            run(source, out)
 
 
 def test_command_line(raw, tmp_path):

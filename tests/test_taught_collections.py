@@ -15,7 +15,7 @@ from agents.validation import OPPONENTS as VALIDATION
 from bargain_env import PRESETS
 from bargain_env.errors import InputError
 from experiments import collect, pipeline, prepare
-from experiments.corpus import teachers
+from experiments.corpus import records, teachers
 from experiments.match import pairs
 
 N = 1500
@@ -25,7 +25,7 @@ SHARE = 0.3
 def collected(out, **options):
     usual = {"episodes": N, "scenario": "paper", "seed": 5, "out": out, "quiet": True}
     collect.run(collect.Settings(**{**usual, **options}))
-    return pq.read_table(out / "episodes.parquet") if (out / "episodes.parquet").exists() else None
+    return pq.read_table(out / "episodes")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_impasses_are_among_them(taught):
 
 
 def test_games_are_played_again_from_their_names(taught):
-    steps = pq.read_table(taught[0] / "steps.parquet")
+    steps = pq.read_table(taught[0] / "steps")
     table = taught[1].filter(taught_by(players(taught[1])).any(axis=1)).slice(0, 60)
     names, ids = players(table), table["scenario_id"].to_numpy()
     games = be.sample("paper", ids=ids, seed=5)
@@ -116,22 +116,40 @@ def test_games_are_played_again_from_their_names(taught):
         np.testing.assert_array_equal(result.prices[row, : len(recorded)], recorded)
 
 
-@pytest.mark.parametrize("shard", [1, 7])
-def test_neither_run_nor_shard_changes_a_byte(tmp_path, shard):
-    for name, options in {"a": {}, "b": {"shard": shard}, "c": {"seed": 6}, "d": {"teacher_share": 0.5}}.items():
-        collected(tmp_path / name, **{"episodes": 40, "teacher_share": SHARE, **options})
-    for file in sorted((tmp_path / "a").iterdir()):
-        again, seed, share = ((tmp_path / name / file.name).read_bytes() for name in "bcd")
-        assert file.read_bytes() not in (seed, share)
-        assert file.read_bytes() == again
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def same_whatever_is_played_together(tmp_path, monkeypatch, together, usual, others):
+    """Parts of seven games, played four at a time or otherwise; and none is the same in other collections."""
+    monkeypatch.setattr(records, "PART_GAMES", 7)
+    whole = tmp_path / "whole"
+    collected(whole, **usual)
+    monkeypatch.setattr(collect, "TOGETHER", together)
+    collected(tmp_path / "cut", **usual)
+    found = files(whole)
+    assert len(found) == 13, "six parts of two files, and the manifest"
+    for k, options in enumerate(others):
+        collected(tmp_path / str(k), **{**usual, **options})
+        other = files(tmp_path / str(k))
+        assert other.keys() == found.keys()
+        assert not [name for name in found if other[name] == found[name]]
+    assert files(tmp_path / "cut") == found
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_neither_run_nor_what_is_played_together_changes_a_byte(tmp_path, monkeypatch, together):
+    usual = {"episodes": 40, "teacher_share": SHARE}
+    same_whatever_is_played_together(tmp_path, monkeypatch, together, usual, [{"seed": 6}, {"teacher_share": 0.5}])
 
 
 def test_without_teachers_a_collection_is_what_it_always_was(tmp_path):
-    collected(tmp_path, episodes=300, scenario="hidden", format="jsonl")
-    log = hashlib.sha256((tmp_path / "episodes.jsonl").read_bytes()).hexdigest()
+    collected(tmp_path, episodes=300, scenario="hidden", jsonl=True)
+    lines = [json.loads(line) for line in (tmp_path / "log" / "part-00000.jsonl").open()]
+    log = hashlib.sha256("".join(f"{json.dumps(line)}\n" for line in lines).encode()).hexdigest()
     assert log == "a765a37983fe30bd6b2759573b25ce4f47d1f0b310084f5e8ec01665cce08e10"
     manifest = hashlib.sha256((tmp_path / "manifest.json").read_bytes()).hexdigest()
-    collected(tmp_path / "zero", episodes=300, scenario="hidden", format="jsonl", teacher_share=0.0)
+    collected(tmp_path / "zero", episodes=300, scenario="hidden", jsonl=True, teacher_share=0.0)
     assert hashlib.sha256((tmp_path / "zero" / "manifest.json").read_bytes()).hexdigest() == manifest
     assert "teacher_share" not in json.loads((tmp_path / "manifest.json").read_text())["settings"]
 
@@ -241,7 +259,7 @@ def record(table, path, preset):
     names = players(table)
     asked = teachers.asked_rho(names.ravel().astype(object)).reshape(names.shape)
     games = be.sample(preset, ids=table["scenario_id"].to_numpy(), seed=5)
-    steps = pq.read_table(path / "steps.parquet").to_pylist()
+    steps = pq.read_table(path / "steps").to_pylist()
     by_id = {}
     for step in steps:
         by_id.setdefault(step["trajectory_id"], []).append(step["target_price"] or np.nan)
@@ -284,16 +302,11 @@ def test_names_and_file_play_the_teachers_again(mixed, networks):
         assert not np.array_equal(elsewhere.prices, again.prices, equal_nan=True), "asked for something else"
 
 
-@pytest.mark.parametrize("shard", [1, 7])
-def test_with_trained_teachers_too_no_shard_changes_a_byte(tmp_path, networks, shard):
+@pytest.mark.parametrize("together", [1, 3])
+def test_nor_with_trained_teachers(tmp_path, monkeypatch, networks, together):
     other = folder(tmp_path / "other", seed=40)
     usual = {"episodes": 40, "scenario": "paper,hidden", "teacher_share": 0.5, "teacher": networks}
-    for name, options in {"a": {}, "b": {"shard": shard}, "c": {"teacher": other}, "d": {"teacher": None}}.items():
-        collected(tmp_path / name, **{**usual, **options})
-    for file in sorted((tmp_path / "a").iterdir()):
-        again, taught_otherwise, scripted = ((tmp_path / name / file.name).read_bytes() for name in "bcd")
-        assert file.read_bytes() not in (taught_otherwise, scripted)
-        assert file.read_bytes() == again
+    same_whatever_is_played_together(tmp_path, monkeypatch, together, usual, [{"teacher": other}, {"teacher": None}])
 
 
 def test_runs_of_other_teachers_share_no_name(mixed, networks, tmp_path):

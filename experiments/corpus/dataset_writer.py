@@ -1,4 +1,4 @@
-"""The append-only log of decisions: JSON Lines, one record a step, with the field names and nesting of the seed.
+"""The log of decisions: JSON Lines, one record a step, with the field names and nesting of the seed.
 
     {"trajectory_id", "turn", "agent": {"strategy", "strategy_params"},
      "state": {"timestep", "max_turns", "role", "last_offer_price", "offer_history", "reservation_price",
@@ -9,134 +9,101 @@
 
 ``offer_history`` is everything offered before the step. ``is_terminal`` is true on an episode's last step and there
 ``accepted_price`` is the price of the deal. Numbers are written in full, so that reading them back gives the same bits.
+Logs of different games can be put one behind another.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
-from typing import TextIO
+from itertools import islice
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from bargain_env import Seat
-from bargain_env.errors import InputError
 
 from .step_rows import StepRows
 
-_LABELS = [seat.label for seat in Seat]
+_ROLES = [f'"{seat.label}"' for seat in Seat]
+_BOOLS = ("false", "true")
+_LINES = 512
+"""Records that are put together at a time: few enough to stay in cache."""
 
 
-class DatasetWriter:
-    """Appends episodes to a log; refuses an episode whose id is already in it.
-
-    Args:
-        path: the log; made if absent, kept and appended to if present.
-
-    Raises:
-        InputError: the file that is there is not such a log (named, with its line).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.steps = 0
-        self._known = _ids_in(path) if path.exists() else set()
-        self._file: TextIO = path.open("a", encoding="utf-8")
-
-    def __enter__(self) -> DatasetWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def append(self, rows: StepRows) -> None:
-        """Write whole episodes.
-
-        Raises:
-            InputError: an id is already in the log; nothing of ``rows`` is written.
-        """
-        clashes = self._known.intersection(rows.ids.tolist())
-        if clashes:
-            raise InputError(
-                f"{self.path} already holds {len(clashes)} of these episodes, such as {min(clashes)!r}; "
-                "they are the same games: choose another seed or another file"
-            )
-        self._file.writelines(_lines(rows))
-        self._known.update(rows.ids.tolist())
-        self.steps += len(rows)
+def log_chunks(rows: StepRows) -> Iterator[bytes]:
+    """The records of ``rows``, games that were played whole, each with its line break, some at a time."""
+    lines = _lines(rows)
+    while chunk := "".join(islice(lines, _LINES)):
+        yield chunk.encode()
 
 
 def _lines(rows: StepRows) -> Iterator[str]:
-    agents, metas, rhos = _agents(rows), _metas(rows), [_number(r) for r in rows.rho.tolist()]
-    ids = [json.dumps(name) for name in rows.ids]
-    last = set(rows.last.tolist())
-    columns: list[np.ndarray] = [rows.episode, rows.turn, rows.role, rows.max_turns, rows.last_offer, rows.reservation]
-    columns += [rows.price_low, rows.price_high, rows.accept, rows.price]
-    offered: list[str] = []
-    for i, row in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
-        e, turn, seat, max_turns, last_offer, reservation, low, high, accept, price = row
+    """Each column is written in one call of orjson; what is left to do for a step is to put the pieces together."""
+    heads, ends = _heads(rows), _ends(rows)
+    columns = [rows.episode, rows.role, rows.accept, rows.turn, rows.turn == rows.turn[rows.last][rows.episode]]
+    offered, numbers = "", map(_numbers, (rows.last_offer, rows.price))
+    for e, seat, accept, turn, last, standing, price in zip(*(c.tolist() for c in columns), *numbers, strict=True):
+        head, agent, role, limit = heads[2 * e + seat]
+        accepted, rest = ends[e]
+        kind = "ACCEPT" if accept else "OFFER"
         yield (
-            f'{{"trajectory_id": {ids[e]}, "turn": {turn}, "agent": {agents[2 * e + seat]}, '
-            f'"state": {{"timestep": {turn}, "max_turns": {max_turns}, "role": "{_LABELS[seat]}", '
-            f'"last_offer_price": {_number(last_offer)}, "offer_history": [{", ".join(offered)}], '
-            f'"reservation_price": {reservation!r}, "price_range": [{low!r}, {high!r}]}}, '
-            f'"action": {{"type": "{"ACCEPT" if accept else "OFFER"}", "price": {_number(price)}}}, '
-            f'"is_terminal": {"true" if i in last else "false"}, '
-            f'"meta": {metas[e].replace("@", _number(last_offer) if accept else "null")}, "rho": {rhos[e]}}}\n'
+            f'{head}{turn}{agent}{turn}{role}{standing},"offer_history":[{offered}{limit}"{kind}","price":{price}}},'
+            f'"is_terminal":{_BOOLS[last]}{accepted}{standing if accept else "null"}{rest}'
         )
-        if i in last:
-            offered = []
+        if last:
+            offered = ""
         elif not accept:
-            offered.append(f'["{_LABELS[seat]}", {price!r}]')
+            offered = f"{offered},[{_ROLES[seat]},{price}]" if offered else f"[{_ROLES[seat]},{price}]"
 
 
-def _agents(rows: StepRows) -> list[str]:
-    """The ``agent`` object of each episode's buyer and seller, interleaved."""
-    known = {name: json.dumps({"strategy": name, "strategy_params": {}}) for name in set(rows.strategies.ravel())}
-    return [known[name] for name in rows.strategies.ravel()]
-
-
-def _metas(rows: StepRows) -> list[str]:
-    """The ``meta`` object of each episode, with ``@`` in place of the accepted price."""
-    out = []
-    ends = zip(
-        rows.limits.tolist(),
-        rows.agreement.tolist(),
-        rows.deal_price.tolist(),
-        rows.turn[rows.last].tolist(),
-        strict=True,
-    )
-    for (high, low), deal, price, turns in ends:
-        out.append(
-            f'{{"buyer_max": {_number(high)}, "seller_min": {_number(low)}, '
-            f'"zopa_low": {_number(low)}, "zopa_high": {_number(high)}, '
-            f'"zopa_width": {_number(high - low)}, "accepted_price": @, "episode_outcome": '
-            f'{{"agreement_bool": {"true" if deal else "false"}, "price": {_number(price)}, "num_turns": {turns}}}}}'
+def _heads(rows: StepRows) -> list[tuple[str, str, str, str]]:
+    """What the records of a seat of an episode have in common, buyer and seller interleaved: up to the turn, from there to
+    the turn again, to the standing offer, and from the history to the action.
+    """
+    first, names = rows.first, rows.strategies.ravel().tolist()
+    agents = {name: _text({"strategy": name, "strategy_params": {}}) for name in set(names)}
+    columns = (column[first] for column in (rows.max_turns, rows.price_low, rows.price_high))
+    per_episode = zip(map(_text, rows.ids.tolist()), *map(_numbers, columns), strict=True)
+    seats = [
+        (
+            f'{{"trajectory_id":{name},"turn":',
+            f',"max_turns":{turns},"role":',
+            f',"price_range":[{low},{high}]}},"action":{{"type":',
         )
-    return out
+        for name, turns, low, high in per_episode
+    ]
+    limits = _numbers(rows.limits.ravel())
+    return [
+        (
+            seats[k // 2][0],
+            f',"agent":{agents[name]},"state":{{"timestep":',
+            f'{seats[k // 2][1]}{_ROLES[k % 2]},"last_offer_price":',
+            f'],"reservation_price":{limits[k]}{seats[k // 2][2]}',
+        )
+        for k, name in enumerate(names)
+    ]
 
 
-def _number(value: float) -> str:
-    return "null" if math.isnan(value) else repr(value)
+def _ends(rows: StepRows) -> list[tuple[str, str]]:
+    """What the records of an episode end with: before and after the accepted price."""
+    high, low = rows.limits.T
+    columns = map(_numbers, (high, low, high - low, rows.deal_price, rows.turn[rows.last], rows.rho))
+    return [
+        (
+            f',"meta":{{"buyer_max":{high},"seller_min":{low},"zopa_low":{low},"zopa_high":{high},"zopa_width":{width},'
+            '"accepted_price":',
+            f',"episode_outcome":{{"agreement_bool":{_BOOLS[deal]},"price":{price},"num_turns":{turns}}}}},"rho":{rho}}}\n',
+        )
+        for deal, high, low, width, price, turns, rho in zip(rows.agreement.tolist(), *columns, strict=True)
+    ]
 
 
-def _ids_in(path: Path) -> set[str]:
-    known = set()
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                known.add(json.loads(line)["trajectory_id"])
-            except (ValueError, KeyError, TypeError):
-                raise InputError(
-                    f"{path}, line {number} is not a step record; mend or move the file, then append again"
-                ) from None
-    return known
+def _numbers(values: NDArray) -> list[str]:
+    """Each number as JSON, the shortest text that reads back the same; NaN is ``null``."""
+    written = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    return written[1:-1].split(",") if len(values) else []
+
+
+def _text(value: object) -> str:
+    return orjson.dumps(value).decode()

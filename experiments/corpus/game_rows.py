@@ -30,7 +30,7 @@ def rows_of_games(result: Trajectories, run: str, buyers: Sequence[str], sellers
     role = result.sides()[game, column]
     limits = np.stack([games.buyer_max, games.seller_min], axis=1)
     names = np.stack([np.asarray(buyers, dtype=object), np.asarray(sellers, dtype=object)], axis=1)
-    ids = np.array([records.trajectory_id(run, i) for i in games.id.tolist()], dtype=object)
+    ids = records.trajectory_ids(run, games.id)
     return StepRows(
         ids=ids[played],
         strategies=names[played],
@@ -52,6 +52,8 @@ def rows_of_games(result: Trajectories, run: str, buyers: Sequence[str], sellers
 
 def _acceptable(result: Trajectories) -> np.ndarray:
     """``[B, T]`` the offer of the other seat that stands before each turn, NaN where none."""
+    if not (result.kinds == MoveKind.INVALID).any():  # then every turn before was an offer
+        return np.concatenate([np.full((len(result), 1), np.nan), result.prices[:, :-1]], axis=1)
     turns = np.arange(result.prices.shape[1])
     offered = ~np.isnan(result.prices)
     latest = np.maximum.accumulate(np.where(offered, turns, -1), axis=1)

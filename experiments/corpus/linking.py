@@ -128,28 +128,45 @@ class Search:
         return abs(high - low - self.width)
 
 
-def link(rows: StepRows, merged: NDArray[np.bool_]) -> NDArray[np.intp]:
+class Widths:
+    """Whether the ZOPA is as wide in every id, seen batch by batch."""
+
+    def __init__(self) -> None:
+        self._least, self._most = math.inf, -math.inf
+
+    def add(self, rows: StepRows) -> None:
+        """Ids that hold one episode each."""
+        limits = rows.limits
+        widths = limits[:, 0] - limits[:, 1]
+        widths = widths[np.isfinite(widths)]
+        if len(widths):
+            self._least, self._most = min(self._least, float(widths.min())), max(self._most, float(widths.max()))
+
+    @property
+    def constant(self) -> float | None:
+        """The width where there is only one, but for the rounding of limits to cents; None otherwise."""
+        return (self._least + self._most) / 2 if 0 <= self._most - self._least <= _WIDTH_NOISE else None
+
+
+def link(rows: StepRows, width: float | None) -> NDArray[np.intp]:
     """Which episode of its id each row belongs to.
 
     Args:
-        rows: decisions, sorted by id and turn.
-        merged: ``[E]`` ids that hold more than one episode.
+        rows: decisions of ids that hold more than one episode, sorted by id and turn.
+        width: of the ZOPA in all episodes; None where it varies or is not known.
 
     Returns:
-        ``[N]`` 0, 1, … in the order of the first rows; 0 in ids that are not merged; `UNLINKED` where rows cannot be
-        told apart or are missing; `REPEATED` where an episode of the same id has the very same rows.
+        ``[N]`` 0, 1, … in the order of the first rows; `UNLINKED` where rows cannot be told apart or are missing;
+        `REPEATED` where an episode of the same id has the very same rows.
     """
-    part = np.zeros(len(rows), dtype=np.intp)
-    width = constant_width(rows, ~merged)
-    for start, end in zip(rows.first[merged].tolist(), (rows.last[merged] + 1).tolist(), strict=True):
-        at = slice(start, end)
-        part[at] = UNLINKED
+    part = np.full(len(rows), UNLINKED, dtype=np.intp)
+    for start, end in zip(rows.first.tolist(), (rows.last + 1).tolist(), strict=True):
         if end - start <= _MOST_ROWS:
-            search = Search(_rows(rows, at), width=width)
+            search = Search(_rows(rows, slice(start, end)), width=width)
             search.run()
             way = search.best()
             if way is not None:
-                part[at] = _once(search.rows, way)
+                part[start:end] = _once(search.rows, way)
     return part
 
 
@@ -158,16 +175,6 @@ def _once(rows: list[Row], way: list[int]) -> list[int]:
     episodes = {k: str([row for row, mine in zip(rows, way, strict=True) if mine == k]) for k in dict.fromkeys(way)}
     kept = {text: k for k, text in reversed(episodes.items())}
     return [k if kept[episodes[k]] == k else REPEATED for k in way]
-
-
-def constant_width(rows: StepRows, sound: NDArray[np.bool_]) -> float | None:
-    """The ZOPA width of the ids in the mask ``[E]`` if they all have the same, None otherwise."""
-    limits = rows.limits[sound]
-    widths = limits[:, 0] - limits[:, 1]
-    widths = widths[np.isfinite(widths)]
-    if not len(widths) or np.ptp(widths) > _WIDTH_NOISE:
-        return None
-    return float(np.median(widths))
 
 
 def _rows(rows: StepRows, at: slice) -> list[Row]:

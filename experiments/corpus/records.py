@@ -15,11 +15,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
 HISTORY_LENGTH = 8
 """How many offers before a step its ``history_*`` columns keep (the seed's K)."""
+
+PART_GAMES = 25_000
+"""Consecutive scenario ids of one part of a collected data set; its last part may have fewer."""
 
 _TRAJECTORY_ID = re.compile(r"(\d+)-[0-9a-f]{6}-(\d+)")
 
@@ -84,9 +90,20 @@ def run_name(seed: int, settings: Mapping[str, Any]) -> str:
     return f"{seed}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def trajectory_id(run: str, scenario_id: int) -> str:
-    """Name of one episode of the run ``run``."""
-    return f"{run}-{scenario_id:06d}"
+def trajectory_ids(run: str, scenario_ids: NDArray[np.int64]) -> NDArray[np.object_]:
+    """``[E]`` names of episodes of the run ``run``."""
+    padded = pc.utf8_lpad(pa.array(scenario_ids).cast(pa.string()), 6, "0")
+    return pc.binary_join_element_wise(run, padded, "-").to_numpy(zero_copy_only=False)
+
+
+def scenario_ids(names: pa.StringArray) -> pa.Int64Array:
+    """Scenario id of each trajectory id that this project made; null for any other."""
+    return pc.struct_field(pc.extract_regex(names, r"^(?:\d+-[0-9a-f]{6}-)(?P<id>\d{1,18})$"), [0]).cast(pa.int64())
+
+
+def seeds(names: pa.StringArray) -> pa.Int64Array:
+    """Run seed in each trajectory id that this project made; null for any other."""
+    return pc.struct_field(pc.extract_regex(names, r"^(?P<seed>\d{1,16})-[0-9a-f]{6}-\d+$"), [0]).cast(pa.int64())
 
 
 def origin(name: str) -> tuple[int | None, int | None]:

@@ -1,139 +1,148 @@
-"""From a corpus as it was found to one in which every id is one sound episode: what was wrong, and what was done."""
+"""From ids as they were found to sound episodes: what was wrong is reported, and what can be mended may be."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .checks import MERGED, Finding, check_held_out, check_labels, check_structure, find_merged
-from .linking import REPEATED, UNLINKED, link
-from .reading import Corpus
+from .checks import (
+    Finding,
+    check_faults,
+    check_held_out,
+    check_labels,
+    check_signs,
+    check_structure,
+    find_copies,
+    find_repeated_turns,
+    find_strays,
+)
+from .decisions import Corpus
+from .kinds import DUPLICATE, MERGED, REPEATED_EPISODE, STRAY, UNLINKABLE
+from .linking import REPEATED, UNLINKED, Widths, link
+from .report import DROPPED, KEPT_ONCE, LEFT_OUT, RECOMPUTED, RELINKED, Report
 from .step_rows import StepRows
 
 Mask = NDArray[np.bool_]
-DROPPED, RELINKED, RECOMPUTED = "dropped", "split into its episodes", "recomputed from the moves"
-_MERGED_MEANING = "several episodes under one trajectory id: a turn occurs more than once"
-_UNLINKABLE = "the rows of a merged id cannot be told apart into whole episodes in just one way"
-_REPEATED = "the same episode is there twice under one id; one copy is kept"
-_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """One kind of problem in the report.
+class Sound:
+    """Episodes that keep to the rules.
 
     Attributes:
-        kind: short name.
-        meaning: one line.
-        trajectories: ids that show it.
-        steps: rows that show it.
-        action: what was done to those ids.
-        examples: up to five ids.
+        rows: their decisions.
+        first: ``[E]`` where each comes in the input: the least place of its id.
     """
 
-    kind: str
-    meaning: str
-    trajectories: int
-    steps: int
-    action: str
-    examples: list[str]
+    rows: StepRows
+    first: NDArray[np.int64]
 
 
-def sound_rows(corpus: Corpus, repair: bool) -> tuple[StepRows, list[Problem]]:
-    """The sound episodes of ``corpus`` and its problems, each with what was done about it.
+class Sieve:
+    """Keeps sound episodes of batches of whole ids; a batch may be cut anywhere between two ids.
 
     Args:
-        corpus: as read.
-        repair: take merged ids apart (new ids ``ID/0``, ``ID/1``, …) and keep episodes whose labels are wrong, since
-            labels are computed from the moves anyway. Otherwise the episodes concerned are dropped. An episode that
-            breaks the rules, or whose players never train, is dropped in either case.
+        repair: take merged ids apart (new ids ``ID/0``, ``ID/1``, …), keep one copy of a repeated record, and keep episodes
+            whose labels are wrong, since labels are computed from the moves anyway. Otherwise the episodes concerned are
+            dropped. In either case an episode with a row that cannot be read, that breaks the rules, or whose players never
+            train, is dropped, and a row that strayed into another episode is left out of it.
+        report: hears of every problem.
     """
-    corpus, held_out = _without_held_out(corpus)
-    corpus, problems = _without_merged(corpus, repair)
-    problems = held_out + problems
-    bad = np.zeros(len(corpus.rows.ids), dtype=bool)
-    for finding in check_structure(corpus.rows):
-        problems.append(_problem(finding, corpus.rows, DROPPED))
-        bad |= finding.episodes(corpus.rows)
-    corpus = take(corpus, ~bad)
-    wrong = np.zeros(len(corpus.rows.ids), dtype=bool)
-    for finding in check_labels(corpus):
-        problems.append(_problem(finding, corpus.rows, RECOMPUTED if repair else DROPPED))
-        wrong |= finding.episodes(corpus.rows)
-    return (corpus.rows if repair else corpus.rows.take(~wrong)), problems
+
+    def __init__(self, repair: bool, report: Report) -> None:
+        self._repair, self._report, self._widths = repair, report, Widths()
+
+    def sift(self, corpus: Corpus) -> tuple[Sound, Corpus | None]:
+        """The sound episodes, and the merged ids if there are any and they are to be taken apart, see `part`."""
+        corpus = self._drop(corpus, check_faults(corpus))
+        corpus = self._drop(corpus, check_held_out(corpus))
+        corpus = self._without_strays(corpus)
+        corpus, merged = self._single(corpus)
+        self._widths.add(corpus.rows)
+        return self._sound(corpus), merged
+
+    def part(self, merged: Corpus) -> Sound:
+        """The episodes under merged ids, once all batches were sifted: only then is known whether all ZOPAs are as wide."""
+        part = link(merged.rows, self._widths.constant)
+        for kind, mark, action in ((UNLINKABLE, UNLINKED, DROPPED), (REPEATED_EPISODE, REPEATED, KEPT_ONCE)):
+            if (part == mark).any():
+                self._report.add(Finding(kind, part == mark), merged, action)
+        return self._sound(_split(merged, part))
+
+    def _drop(self, corpus: Corpus, findings: list[Finding]) -> Corpus:
+        bad = np.zeros(len(corpus.rows.ids), dtype=bool)
+        for finding in findings:
+            self._report.add(finding, corpus, DROPPED)
+            bad |= finding.ids(corpus.rows)
+        return corpus.take(~bad)
+
+    def _without_strays(self, corpus: Corpus) -> Corpus:
+        strays = find_strays(corpus)
+        if strays.any():
+            self._report.add(Finding(STRAY, strays), corpus, LEFT_OUT)
+        return corpus.without(strays)
+
+    def _single(self, corpus: Corpus) -> tuple[Corpus, Corpus | None]:
+        """Ids under which no turn occurs twice, and those that hold several episodes."""
+        suspects = find_repeated_turns(corpus.rows)
+        if not suspects.any():
+            return corpus, None
+        copies = np.zeros(len(corpus.rows), dtype=bool)
+        suspected = corpus.take(suspects)
+        copies[suspects[corpus.rows.episode]] = find_copies(suspected)
+        merged = np.zeros(len(suspects), dtype=bool)
+        merged[suspects] = find_repeated_turns(suspected.without(copies[suspects[corpus.rows.episode]]).rows)
+        copies &= ~merged[corpus.rows.episode]
+        if copies.any():
+            self._report.add(Finding(DUPLICATE, copies), corpus, KEPT_ONCE if self._repair else DROPPED)
+        single = corpus.take(~merged & (~suspects | self._repair))
+        if self._repair:
+            single = single.without(copies[~merged[corpus.rows.episode]])
+        return single, self._merged(corpus.take(merged))
+
+    def _merged(self, corpus: Corpus) -> Corpus | None:
+        if not len(corpus.rows):
+            return None
+        everything = Finding(MERGED, np.ones(len(corpus.rows), dtype=bool))
+        for finding in (everything, *check_signs(corpus)):
+            self._report.add(finding, corpus, RELINKED if self._repair else DROPPED)
+        return corpus if self._repair else None
+
+    def _sound(self, corpus: Corpus) -> Sound:
+        corpus = self._drop(corpus, check_structure(corpus))
+        wrong = np.zeros(len(corpus.rows.ids), dtype=bool)
+        for finding in check_labels(corpus):
+            self._report.add(finding, corpus, RECOMPUTED if self._repair else DROPPED)
+            wrong |= finding.ids(corpus.rows) & (not self._repair)
+        corpus = corpus.take(~wrong)
+        return Sound(corpus.rows, corpus.first)
 
 
-def take(corpus: Corpus, episodes: Mask) -> Corpus:
-    """Only the ids where the mask ``[E]`` is true."""
-    return _reorder(corpus, corpus.rows.take(episodes), np.flatnonzero(episodes[corpus.rows.episode]))
-
-
-def _without_held_out(corpus: Corpus) -> tuple[Corpus, list[Problem]]:
-    """First of all, while an id still has every label that the file gives it: of a merged id all its episodes go."""
-    finding = check_held_out(corpus)
-    if finding is None:
-        return corpus, []
-    return take(corpus, ~finding.episodes(corpus.rows)), [_problem(finding, corpus.rows, DROPPED)]
-
-
-def _without_merged(corpus: Corpus, repair: bool) -> tuple[Corpus, list[Problem]]:
-    merged = find_merged(corpus.rows)
-    if not merged.any():
-        return corpus, []
-    shown = merged[corpus.rows.episode]
-    problems = [_problem(Finding(MERGED, _MERGED_MEANING, shown), corpus.rows, RELINKED if repair else DROPPED)]
-    if not repair:
-        return take(corpus, ~merged), problems
-    part = link(corpus.rows, merged)
-    for kind, meaning, mark in (("unlinkable", _UNLINKABLE, UNLINKED), ("repeated", _REPEATED, REPEATED)):
-        if (part == mark).any():
-            problems.append(_problem(Finding(kind, meaning, part == mark), corpus.rows, DROPPED))
-    return _split(corpus, merged, part), problems
-
-
-def _split(corpus: Corpus, merged: Mask, part: NDArray[np.intp]) -> Corpus:
+def _split(corpus: Corpus, part: NDArray[np.intp]) -> Corpus:
     """Each (id, part) as an id of its own, rows sorted again; rows without a part left out."""
     rows = corpus.rows
     order = np.lexsort((rows.turn, part, rows.episode))
     order = order[part[order] >= 0]
     old, piece = rows.episode[order], part[order]
     begins = (np.diff(old, prepend=-1) != 0) | (np.diff(piece, prepend=-1) != 0)
-    starts, new = np.flatnonzero(begins), np.cumsum(begins) - 1
-    parent = old[starts]
-    names = [f"{rows.ids[e]}/{k}" if merged[e] else rows.ids[e] for e, k in zip(parent, piece[starts], strict=True)]
-    unknown = merged[parent]  # the file says of an id, not of its parts, who played and with which seed
-    strategies = rows.strategies[parent]
-    strategies[unknown] = None
-    per_row = {name: getattr(rows, name)[order] for name in StepRows.__slots__[4:]}
+    starts = np.flatnonzero(begins)
+    parent, n = old[starts], len(starts)
+    names = [f"{rows.ids[e]}/{k}" for e, k in zip(parent, piece[starts], strict=True)]
     split = StepRows(
         ids=np.array(names, dtype=object),
-        strategies=strategies,
-        seeds=np.where(unknown, np.nan, rows.seeds[parent]),
-        episode=new,
-        **per_row,
+        strategies=np.full((n, 2), None, dtype=object),  # the file says of an id, not of its parts, who played
+        seeds=np.full(n, np.nan),  # and with which seed
+        episode=np.cumsum(begins) - 1,
+        **{f.name: getattr(rows, f.name)[order] for f in fields(rows)[4:]},
     )
-    return _reorder(corpus, split, order)
-
-
-def _reorder(corpus: Corpus, rows: StepRows, order: NDArray[np.intp]) -> Corpus:
-    index = pa.array(order)
     return replace(
         corpus,
-        rows=rows,
-        rho=corpus.rho[order],
-        success=corpus.success[order],
-        players=corpus.players[order],
-        history_roles=corpus.history_roles.take(index),
-        history_prices=corpus.history_prices.take(index),
+        rows=split,
+        table=corpus.table.take(pa.array(order)).combine_chunks(),
+        first=corpus.first[parent],
+        players=np.full((len(order), 2), -1, dtype=np.int32),
+        seats=np.full((n, 2), -1, dtype=np.int32),
     )
-
-
-def _problem(finding: Finding, rows: StepRows, action: str) -> Problem:
-    touched = finding.episodes(rows)
-    counts: dict[str, Any] = {"trajectories": int(touched.sum()), "steps": int(finding.steps.sum())}
-    examples = rows.ids[touched][:_EXAMPLES].tolist()
-    return Problem(finding.kind, finding.meaning, action=action, examples=examples, **counts)

@@ -7,6 +7,7 @@ What a column can be computed from the moves (histories, labels, limits of both 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ Ints = NDArray[np.int64]
 ROLES = np.array([Seat.BUYER.label, Seat.SELLER.label])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepRows:
     """N decisions of E episodes, sorted by episode, then turn. Unknown numbers are NaN, unknown names None.
 
@@ -62,34 +63,35 @@ class StepRows:
     def __len__(self) -> int:
         return len(self.episode)
 
-    @property
+    @cached_property
     def first(self) -> NDArray[np.intp]:
         """``[E]`` first row of each episode."""
-        return np.searchsorted(self.episode, np.arange(len(self.ids)))
+        lengths = np.bincount(self.episode, minlength=len(self.ids))
+        return np.cumsum(lengths) - lengths
 
-    @property
+    @cached_property
     def last(self) -> NDArray[np.intp]:
         """``[E]`` last row of each episode."""
-        return np.searchsorted(self.episode, np.arange(len(self.ids)), side="right") - 1
+        return np.cumsum(np.bincount(self.episode, minlength=len(self.ids))) - 1
 
-    @property
+    @cached_property
     def agreement(self) -> NDArray[np.bool_]:
         """``[E]`` whether the last move accepts."""
         return self.accept[self.last]
 
-    @property
+    @cached_property
     def limits(self) -> Floats:
         """``[E, 2]`` buyer_max and seller_min: the seats' own where they moved, else what the source says."""
         limits = np.stack([self.zopa_high[self.first], self.zopa_low[self.first]], axis=1)
         limits[self.episode, self.role] = self.reservation
         return limits
 
-    @property
+    @cached_property
     def deal_price(self) -> Floats:
         """``[E]`` price of the deal, NaN at an impasse."""
         return np.where(self.agreement, self.last_offer[self.last], np.nan)
 
-    @property
+    @cached_property
     def rho(self) -> Floats:
         """``[E]`` label: settlement, -1 at an impasse, NaN for a deal without a ZOPA."""
         limits = self.limits
@@ -127,19 +129,24 @@ def steps_table(rows: StepRows, split: NDArray[np.object_] | None = None) -> pa.
         rows: the decisions.
         split: ``[E]`` the split of each episode; empty strings where not given.
     """
+    return encoded_steps(rows, split).cast(records.STEPS)
+
+
+def encoded_steps(rows: StepRows, split: NDArray[np.object_] | None = None) -> pa.Table:
+    """`steps_table` with its texts as dictionaries, which is how `experiments.corpus.parquet_stream` writes them anyway."""
     offsets, source = history(rows)
-    episode, limits = rows.episode, rows.limits
+    episode, limits, role = rows.episode, rows.limits, rows.role.astype(np.int32)
     columns = {
         "trajectory_id": _spread(rows.ids, episode),
         "turn": rows.turn,
-        "role": _spread(ROLES, rows.role),
+        "role": _spread(ROLES, role),
         "max_turns": rows.max_turns,
         "turns_remaining": rows.max_turns - rows.turn,
         "reservation_price": rows.reservation,
         "price_low": rows.price_low,
         "price_high": rows.price_high,
         "last_offer_price": nullable(rows.last_offer),
-        "history_roles": pa.ListArray.from_arrays(pa.array(offsets), _spread(ROLES, rows.role[source])),
+        "history_roles": pa.ListArray.from_arrays(pa.array(offsets), _spread(ROLES, role[source])),
         "history_prices": pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.price[source])),
         "target_action": _spread(np.array(["OFFER", "ACCEPT"]), rows.accept.astype(np.intp)),
         "target_price": nullable(rows.price),
@@ -154,17 +161,17 @@ def steps_table(rows: StepRows, split: NDArray[np.object_] | None = None) -> pa.
         "split": _spread(_splits(rows, split), episode),
         "schema_version": np.full(len(rows), records.SCHEMA_VERSION, dtype=np.int32),
     }
-    return _table(columns, records.STEPS)
+    return _table(columns, encoded(records.STEPS))
 
 
 def episodes_table(rows: StepRows, split: NDArray[np.object_] | None = None) -> pa.Table:
     """`records.EPISODES` of ``rows``, one row for each of ``rows.ids``; arguments as in `steps_table`."""
     first, limits, rho, deal = rows.first, rows.limits, rows.rho, rows.agreement
     gains = utilities(rows.deal_price, limits[:, 0], limits[:, 1], scale=(rows.price_high - rows.price_low)[first])
-    scenario_ids = np.array([np.nan if i is None else i for i in (records.origin(str(n))[1] for n in rows.ids)])
+    ids = pa.array(rows.ids, pa.string())
     columns = {
-        "trajectory_id": pa.array(rows.ids, pa.string()),
-        "scenario_id": _integers(scenario_ids),
+        "trajectory_id": ids,
+        "scenario_id": records.scenario_ids(ids),
         "seed": _integers(rows.seeds),
         "starter": _spread(ROLES, _starter(rows)),
         "buyer_max": nullable(limits[:, 0]),
@@ -196,8 +203,22 @@ def _integers(values: Floats) -> pa.Array:
     return pa.array(np.where(known, values, 0).astype(np.int64), mask=~known)
 
 
-def _spread(values: NDArray, index: NDArray) -> pa.Array:
-    return pa.array(values, pa.string()).take(pa.array(index))
+def encoded(schema: pa.Schema) -> pa.Schema:
+    """``schema`` with dictionaries in place of texts."""
+    return pa.schema([field.with_type(_dictionary(field.type)) for field in schema], metadata=schema.metadata)
+
+
+def _dictionary(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_dictionary(kind.value_type))
+    return pa.dictionary(pa.int32(), pa.string()) if pa.types.is_string(kind) else kind
+
+
+def _spread(values: NDArray, index: NDArray) -> pa.DictionaryArray:
+    known = pa.array(values, pa.string()).dictionary_encode()
+    distinct = len(known.dictionary) == len(values)  # then each is its own code
+    codes = pa.array(index.astype(np.int32)) if distinct else known.indices.take(pa.array(index))
+    return pa.DictionaryArray.from_arrays(codes, known.dictionary, safe=False)
 
 
 def _starter(rows: StepRows) -> NDArray[np.intp]:

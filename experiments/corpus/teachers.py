@@ -4,30 +4,30 @@ Both the chance and what the teacher is asked for are pure functions of (seed, g
 are played by those who would play them anyway, and a larger share keeps every teacher of a smaller one.
 
 Teachers are scripted target-seeking players, or one that `experiments.teacher` trained. The name of the latter,
-``teacher(target=0.3712)``, says what it was asked to reach; the settlement of a scripted one is that of the ZOPA which it
-assumes, so its request is known only where the width is.
+``teacher(target=0.3712)``, says what it was asked to reach, as that of a Janus does; the settlement of a scripted one is
+that of the ZOPA which it assumes, so its request is known only where the width is.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 import agents
 from agents.sampling import label
-from agents.teacher import Teacher
-from bargain_env import Policy, Preset, RoutedPolicy, Scenarios, Seat, rng
+from bargain_env import Scenarios, Seat, rng
 from bargain_env.errors import InputError
-from experiments.match import pairs
 
 TEACHER = "target_seeking"
 """The scripted strategy; the ranges are those of its family."""
 TRAINED = "teacher"
 """What a trained one is called."""
-_ASKED = re.compile(rf"{TRAINED}\(target=(0(?:\.\d+)?|1(?:\.0+)?)\)")
+ASKED = re.compile(
+    rf"(?P<who>{TRAINED}|janus-nano(?:@text|@gates)?|janus:.+|lora(?::.+)?)\(target=(?P<rho>0(?:\.\d+)?|1(?:\.0+)?)\)"
+)
+"""Names of players that were asked for ρ of the true ZOPA."""
 DIGITS = 4
 """Digits of what is drawn, decimals of a trained one's request: a name is written with every decision, and plays the
 member again."""
@@ -79,20 +79,8 @@ def sparred(players: NDArray[np.object_], games: Scenarios, share: float) -> NDA
     return np.where(np.hstack(drawn) < share, SPARRING, players)
 
 
-def policy(names: NDArray[np.object_], preset: Preset, trained: Path | None) -> Policy:
-    """The players ``names`` ``[B]`` of a seat as one; all trained teachers are one network, from the file ``trained``."""
-    asked = asked_rho(names)
-    taught = ~np.isnan(asked)
-    if trained is None or not taught.any():
-        return pairs.by_name(names, preset)
-    teacher = Teacher(trained, asked[taught])
-    if taught.all():
-        return teacher
-    return RoutedPolicy([pairs.by_name(names[~taught], preset), teacher], taught.astype(np.intp))
-
-
 def asked_rho(names: NDArray[np.object_]) -> NDArray[np.float64]:
     """``[B]`` what each player was asked to reach, in ρ of the true ZOPA; NaN for who was not asked, or not so."""
-    found = {name: _ASKED.fullmatch(name) if name else None for name in set(names.tolist())}
-    asked = {name: np.nan if match is None else float(match[1]) for name, match in found.items()}
+    found = {name: ASKED.fullmatch(name) if name else None for name in set(names.tolist())}
+    asked = {name: np.nan if match is None else float(match["rho"]) for name, match in found.items()}
     return np.array([asked[name] for name in names.tolist()], dtype=np.float64)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from .arena import Shard
 from .processes import Processes
 from .ray_actors import RayActors
-from .shard_player import Failed, Finished, Job, ShardPlayer
+from .shard_player import Failed, Order, Player
 
 Engine = Literal["process", "ray"]
 Warn = Callable[[str], None]
@@ -29,16 +28,14 @@ class Crew(Protocol):
             ConnectionError: it has died.
         """
 
-    def answers(self) -> list[tuple[int, Finished | Failed | str]]:
+    def answers(self) -> list[tuple[int, Any]]:
         """Wait until something is known of a busy worker: what it played, or in words how it died."""
 
     def stop(self) -> None:
         """End all workers, busy ones too."""
 
 
-def play(
-    player: ShardPlayer, job: Job, numbers: Sequence[int], workers: int, engine: Engine, warn: Warn
-) -> Iterator[Finished]:
+def play(player: Player, job: Order, numbers: Sequence[int], workers: int, engine: Engine, warn: Warn) -> Iterator[Any]:
     """Play shards, in the order of ``numbers`` or nearly so; each is yielded when it is finished.
 
     Args:
@@ -64,7 +61,7 @@ def play(
             crew.stop()
 
 
-def _drive(crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[Shard], warn: Warn) -> Iterator[Finished]:
+def _drive(crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[Any], warn: Warn) -> Iterator[Any]:
     """Hand out shards. One whose worker died is tried once more by another; nobody takes the dead one's place.
 
     What killed it was most likely the machine's want of memory, which fewer workers need less of.
@@ -83,7 +80,7 @@ def _drive(crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[Sh
             number = busy.pop(worker)
             if isinstance(answer, Failed):
                 raise answer.error
-            if isinstance(answer, Finished):
+            if not isinstance(answer, str):
                 idle.append(worker)
                 yield answer
                 continue

@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
-from .shard_player import Failed, Finished, HiredPlayer, Job
+from .shard_player import HiredPlayer, Order
 
 
 class Processes:
@@ -20,7 +21,7 @@ class Processes:
         count: how many.
     """
 
-    def __init__(self, job: Job, count: int) -> None:
+    def __init__(self, job: Order, count: int) -> None:
         # Forked, they would share the state of torch's threads, which does not survive it.
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
@@ -40,15 +41,15 @@ class Processes:
         with contextlib.suppress(OSError):
             self._pipes[worker].send(number)
 
-    def answers(self) -> list[tuple[int, Finished | Failed | str]]:
+    def answers(self) -> list[tuple[int, Any]]:
         """Wait for busy workers."""
         ready = wait([self._pipes[worker] for worker in self._busy])
         return [(worker, self._answer(worker)) for worker in sorted(self._busy) if self._pipes[worker] in ready]
 
-    def _answer(self, worker: int) -> Finished | Failed | str:
+    def _answer(self, worker: int) -> Any:
         self._busy.discard(worker)
         try:
-            answer: Finished | Failed = self._pipes[worker].recv()
+            return self._pipes[worker].recv()
         except (EOFError, OSError):
             process = self._workers[worker]
             process.join()
@@ -57,7 +58,6 @@ class Processes:
             if code == -signal.SIGKILL:
                 how += ", as when memory runs out"
             return f"process {process.pid}, {how}"
-        return answer
 
     def stop(self) -> None:
         """Kill all."""
@@ -67,7 +67,7 @@ class Processes:
             worker.join()
 
 
-def _serve(pipe: Connection, job: Job) -> None:
+def _serve(pipe: Connection, job: Order) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to everybody; who started us decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     player = HiredPlayer(job)

@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster, or of a Ray that is started on this machine for the length of the tournament.
+"""Workers of a Ray cluster, or of a Ray that is started on this machine for the length of the run.
 
 An existing cluster is used where ``RAY_ADDRESS`` names one. Each worker needs this package and what the agents are made of
 (adapters, plugins) under the same paths; results come back over the network, no shared folder is needed.
@@ -12,7 +12,7 @@ from typing import Any
 
 from bargain_env.errors import InputError
 
-from .shard_player import Failed, Finished, HiredPlayer, Job
+from .shard_player import HiredPlayer, Order
 
 
 class RayActors:
@@ -26,7 +26,7 @@ class RayActors:
         InputError: Ray is not installed.
     """
 
-    def __init__(self, job: Job, count: int) -> None:
+    def __init__(self, job: Order, count: int) -> None:
         try:
             ray: Any = importlib.import_module("ray")
         except ImportError as error:
@@ -48,17 +48,16 @@ class RayActors:
         """Have ``worker`` play shard ``number``."""
         self._busy[self._actors[worker].play.remote(number)] = worker
 
-    def answers(self) -> list[tuple[int, Finished | Failed | str]]:
+    def answers(self) -> list[tuple[int, Any]]:
         """Wait for busy workers."""
         ready, _ = self._ray.wait(list(self._busy), num_returns=1)
         return [(self._busy.pop(reference), self._answer(reference)) for reference in ready]
 
-    def _answer(self, reference: Any) -> Finished | Failed | str:
+    def _answer(self, reference: Any) -> Any:
         try:
-            answer: Finished | Failed = self._ray.get(reference)
+            return self._ray.get(reference)
         except self._ray.exceptions.RayActorError as error:
             return " ".join(str(error).split())[:200]
-        return answer
 
     def stop(self) -> None:
         """End all, and the Ray that was started for them."""

@@ -6,6 +6,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from bargain_env.errors import InputError
 
@@ -19,9 +20,27 @@ Recipe = Callable[[], tuple[Sequence[Contestant], Plan]]
 """Makes contestants and plan anew. For workers it must be picklable, as a function of a module with its arguments is."""
 
 
+class Player(Protocol):
+    """Plays shards of something that is played in shards: a tournament, a collection."""
+
+    @property
+    def shards(self) -> Sequence[Any]:
+        """All there are, each of which says what it is when it is made a text."""
+
+    def play(self, number: int) -> Any:
+        """The shard of that number, in a form that can go from one process to another."""
+
+
+class Order(Protocol):
+    """All that a worker is told, picklable."""
+
+    def player(self) -> Player:
+        """Who does it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a worker is told.
+    """All that a worker of a tournament is told.
 
     Attributes:
         recipe: who plays what.
@@ -34,6 +53,19 @@ class Job:
     identity: Identity
     plan: Plan
     shards: Sequence[Shard]
+
+    def player(self) -> ShardPlayer:
+        """A player of the recipe.
+
+        Raises:
+            InputError: the recipe gives something else here.
+        """
+        made = ShardPlayer(*self.recipe(), self.identity)
+        if (made.plan, list(made.shards)) != (self.plan, list(self.shards)):
+            raise InputError(
+                "a worker understands the settings otherwise; a --plugin must do the same each time, and the code must stay"
+            )
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +115,24 @@ class ShardPlayer:
 
 
 class HiredPlayer:
-    """A `ShardPlayer` for another process: it makes its contestants at the first shard, and tells errors as a result.
+    """A player for another process: it makes its contestants at the first shard, and tells errors as a result.
 
     Args:
         job: what to play.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Order) -> None:
         self._job = job
-        self._player: ShardPlayer | None = None
+        self._player: Player | None = None
 
-    def play(self, number: int) -> Finished | Failed:
-        """The shard of that number."""
+    def play(self, number: int) -> Any:
+        """The shard of that number, or `Failed`."""
         try:
             if self._player is None:
-                self._player = self._hired()
+                self._player = self._job.player()
             return self._player.play(number)
         except Exception as error:
             return Failed(_portable(error))
-
-    def _hired(self) -> ShardPlayer:
-        made = ShardPlayer(*self._job.recipe(), self._job.identity)
-        if (made.plan, list(made.shards)) != (self._job.plan, list(self._job.shards)):
-            raise InputError(
-                "a worker understands the settings otherwise; a --plugin must do the same each time, and the code must stay"
-            )
-        return made
 
 
 def _portable(error: Exception) -> Exception:

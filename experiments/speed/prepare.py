@@ -1,0 +1,149 @@
+"""Speed of `experiments.prepare`: a data set from Parquet and from its log, against the same rules one record at a time.
+
+Seconds are of CPU time of all threads, so a rate is that of one core. Nothing is left out: reading, checking, splitting,
+writing. The reference takes the log apart as the published preparation of this kind of data does (`json.loads`, a dictionary
+of trajectories, a list of rows, one table at the end) and checks nothing. Two more lines say what is hard to go below: Arrow
+alone reading and writing the same steps, and orjson alone reading the same lines.
+
+For orientation only, since another machine measured it: the published preparation took 118 µs a step, 8,500 steps a second.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bargain_env import IMPASSE_RHO
+from experiments import collect, prepare
+from experiments.corpus import records
+from experiments.corpus.parquet_stream import ParquetStream
+from experiments.speed.stopwatch import Speed, Work, rates
+
+GAMES = (550, 5_500, 55_000)
+"""Some 10^4, 10^5 and 10^6 steps."""
+LOG_GAMES = 5_500
+REFERENCE_GAMES = 550
+GOAL = {"table": 1_000_000, "log": 100_000}
+BAR = {"table": 20.0, "log": 3.0}
+"""Least ratio to the reference."""
+REFERENCE = "one record at a time, plain Python"
+_TEXTS = [field.name for field in records.STEPS if pa.types.is_string(field.type)]
+ARROW, ORJSON = "Arrow alone: read and write the tables", "orjson alone: read the lines"
+
+
+def measure(seconds: float, seed: int) -> Iterator[Speed]:
+    """Steps a second of CPU time; about ``seconds`` each, and the time to collect what is prepared."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = {games: _collected(folder, games, seed) for games in sorted({*GAMES, LOG_GAMES, REFERENCE_GAMES})}
+        log = data[LOG_GAMES] / "log"
+        works: dict[str, Work] = {
+            f"Parquet, {_steps(data[games]):,} steps": _ours(data[games], folder) for games in GAMES
+        }
+        tables = list(works)
+        works[f"JSONL, {_steps(data[LOG_GAMES]):,} steps"] = _ours(log, folder)
+        works[ARROW] = _arrow_alone(data[GAMES[-1]], folder / "copy.parquet")
+        works[ORJSON] = _orjson_alone(log)
+        works[REFERENCE] = _one_by_one(data[REFERENCE_GAMES] / "log", folder / "reference.parquet")
+        found = rates(works, seconds, clock=time.process_time)
+    for name in works:
+        kind = "table" if name in tables else "log" if name.startswith("JSONL") else ""
+        if kind:
+            ratio = found[name] / found[REFERENCE]
+            yield Speed(name, found[name], "steps/s", REFERENCE, ratio, bar=BAR[kind], goal=GOAL[kind])
+    yield Speed(tables[-1], found[tables[-1]], "steps/s", ARROW, found[tables[-1]] / found[ARROW])
+    yield Speed(tables[-1], found[tables[-1]], "steps/s", tables[0], found[tables[-1]] / found[tables[0]])
+    for name in (ARROW, ORJSON, REFERENCE):
+        yield Speed(name, found[name], "steps/s")
+
+
+def _collected(folder: Path, games: int, seed: int) -> Path:
+    out = folder / f"raw-{games}"
+    collect.run(collect.Settings(episodes=games, seed=seed, jsonl=games <= LOG_GAMES, out=out, quiet=True))
+    return out
+
+
+def _steps(data: Path) -> int:
+    return sum(pq.read_metadata(path).num_rows for path in (data / "steps").iterdir())
+
+
+def _ours(data: Path, folder: Path) -> Work:
+    settings = prepare.Settings(data, folder / "ready", quiet=True)
+    return lambda: float(prepare.run(settings)["steps"])
+
+
+def _arrow_alone(data: Path, copy: Path) -> Work:
+    def work() -> float:
+        done = 0
+        with ParquetStream(copy, records.STEPS) as stream:
+            for path in sorted((data / "steps").iterdir()):
+                table = pq.read_table(path, use_threads=False, read_dictionary=_TEXTS)
+                stream.append(table)
+                done += len(table)
+        return done
+
+    return work
+
+
+def _orjson_alone(log: Path) -> Work:
+    def work() -> float:
+        done = 0
+        for path in sorted(log.iterdir()):
+            with path.open("rb") as file:
+                for line in file:
+                    orjson.loads(line)
+                    done += 1
+        return done
+
+    return work
+
+
+def _one_by_one(log: Path, out: Path) -> Work:
+    def work() -> float:
+        rows = [row for path in sorted(log.iterdir()) for row in _prepared(path)]
+        pq.write_table(pa.Table.from_pylist(rows), out)
+        return len(rows)
+
+    return work
+
+
+def _prepared(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log by the rules of the seed, without a check and without splits."""
+    trajectories: dict[str, list[dict[str, Any]]] = {}
+    with path.open() as file:
+        for line in file:
+            record = json.loads(line)
+            trajectories.setdefault(record["trajectory_id"], []).append(record)
+    for name, game in trajectories.items():
+        game.sort(key=lambda record: record["turn"])
+        success = any(record["action"]["type"] == "ACCEPT" for record in game)
+        if not success and len(game) != game[0]["state"]["max_turns"]:
+            continue
+        for record in game:
+            state, action = record["state"], record["action"]
+            recent = state["offer_history"][-records.HISTORY_LENGTH :]
+            yield {
+                "trajectory_id": name,
+                "turn": record["turn"],
+                "role": state["role"],
+                "max_turns": state["max_turns"],
+                "turns_remaining": state["max_turns"] - record["turn"],
+                "reservation_price": state["reservation_price"],
+                "price_low": state["price_range"][0],
+                "price_high": state["price_range"][1],
+                "last_offer_price": state["last_offer_price"],
+                "history_roles": [role for role, _ in recent],
+                "history_prices": [price for _, price in recent],
+                "target_action": action["type"],
+                "target_price": action["price"],
+                "success": success,
+                "rho_train": record["rho"] if success else IMPASSE_RHO,
+            }
