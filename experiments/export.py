@@ -57,7 +57,7 @@ class Settings:
     labels: Literal["outcome", "asked"] = "outcome"
     """trl: which rho a prompt says: the settlement that its game reached, or what its player was asked to reach."""
     prompt_format: int = 2
-    """trl: prompt format, 1, 2 or 3."""
+    """trl: prompt format, 1, 2, 3 or 4 (see hyperlora.prompt)."""
     k_history: int = HISTORY_LENGTH
     """trl: history slots of a prompt."""
     action_mode: Literal["box", "grid"] = "box"
@@ -122,8 +122,11 @@ def _check(settings: Settings) -> None:
         raise InputError(f"--episodes {settings.episodes} must be at least 1")
     if not 1 <= settings.k_history <= HISTORY_LENGTH:
         raise InputError(f"--k-history {settings.k_history} must lie in 1 … {HISTORY_LENGTH}, what steps tables hold")
-    if settings.prompt_format not in (1, 2, 3):
-        raise InputError(f"--prompt-format {settings.prompt_format} does not exist; choose 1, 2 or 3")
+    if settings.to == "trl":
+        from hyperlora.prompt import PROMPT_FORMATS  # loads torch
+
+        if settings.prompt_format not in PROMPT_FORMATS:
+            raise InputError(f"--prompt-format {settings.prompt_format} does not exist; choose 1, 2, 3 or 4")
     _refuse_other_data(settings.out)
 
 

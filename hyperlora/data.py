@@ -192,7 +192,7 @@ def _tokenise(
     table: pa.Table, rho: NDArray[np.float32], tokenizer: Any, k: int, max_length: int, prompt_format: int
 ) -> Chunk:
     """Flat ids, length and prompt length of each row, and the decimal place of each token."""
-    prompts, targets = _texts(table, rho, k, prompt_format)
+    prompts, targets = texts(table, rho, k, prompt_format)
     prompt_ids, target_ids = encode(tokenizer, prompts), encode(tokenizer, targets)
     end = [int(tokenizer.eos_token_id)]
     rows, prompt_lengths, places = [], [], []
@@ -220,7 +220,18 @@ def decimal_places(tokenizer: Any, target: Sequence[int]) -> list[int]:
     return [min(len(text), 4) for text in texts]
 
 
-def _texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
+def texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
+    """Prompt and answer of every row, none of which has a degenerate price range.
+
+    Args:
+        table: columns `REQUIRED`, and ``role`` for format 4.
+        rho: ``[N]`` what the prompts ask for.
+        k: history slots.
+        prompt_format: 1, 2, 3 or 4.
+
+    Raises:
+        InputError: format 4 without the column ``role``.
+    """
     if prompt_format == SEATED and "role" not in table.column_names:
         raise InputError("prompt format 4 needs the column 'role'; make the table with `python -m experiments.prepare`")
     wanted = [name for name in REQUIRED if name != "rho_train"] + (["role"] if prompt_format == SEATED else [])

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 import hyperlora.prompt
 from experiments.corpus.teachers import asked_rho
-from hyperlora.data import REQUIRED, _texts
+from hyperlora.data import REQUIRED, texts
 
 from .source import Block
 from .tables import Layout
@@ -24,7 +24,7 @@ SCHEMA = described(
     (
         "completion",
         pa.string(),
-        "ACCEPT, or OFFER and the price as a share of the public range; no end-of-sequence token",
+        "ACCEPT, or OFFER and the price as prompts of this format count it; no end-of-sequence token",
     ),
     ("rho", pa.float32(), "what the prompt asks for, which gates would be set to; -1 for an impasse"),
     ("trajectory_id", pa.string(), "the game, as in steps and episodes"),
@@ -39,7 +39,7 @@ def layout(labels: str, prompt_format: int, k_history: int) -> Layout:
     Args:
         labels: what ρ is: ``outcome``, the settlement that the game reached; ``asked``, what the player was asked to reach,
             which only the decisions of a trained teacher tell.
-        prompt_format: 1, 2 or 3.
+        prompt_format: 1, 2, 3 or 4.
         k_history: history slots.
     """
     markers = ", ".join(f"`{marker}`" for marker in hyperlora.prompt.markers(prompt_format))
@@ -65,7 +65,7 @@ def rows(block: Block, labels: str, prompt_format: int, k_history: int) -> tuple
     width = steps["price_high"].to_numpy() - steps["price_low"].to_numpy()
     kept = np.flatnonzero((width > 1e-6) & ~np.isnan(rho))
     steps, said = steps.take(kept), rho[kept].astype(np.float32)
-    prompts, completions = _texts(steps.select(REQUIRED), said, k_history, prompt_format)
+    prompts, completions = texts(steps.select([*REQUIRED, "role"]), said, k_history, prompt_format)
     columns = [pa.array(prompts, pa.string()), pa.array(completions, pa.string()), pa.array(said)]
     table = pa.table([*columns, steps["trajectory_id"], steps["turn"].cast(pa.int32())], schema=SCHEMA)
     return {"prompts": table}, block.steps.num_rows - len(kept)
