@@ -208,6 +208,7 @@ def _report(console: Console, settings: Settings, document: dict[str, Any]) -> N
         console.out(f"agreement {agreement:.1%}, rho {document['rho_mean']:.4f} ± {document['rho_sd']:.4f} (sd)")
     for name in (*document["files"], manifest.NAME):
         console.out(f"wrote {settings.out / name}")
+    console.out(f"look at it: python -m experiments.inspect {settings.out}")
     console.out(f"next: python -m experiments.train --data {settings.out} --model-name janus-nano --out runs/adapter")
 
 
