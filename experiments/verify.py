@@ -120,8 +120,8 @@ def _problems(folder: Path, document: Mapping[str, Any]) -> Iterator[Problem]:
             )
     for kind in SCHEMAS:
         rows = sum(said["rows"] for name, said in files.items() if _kind(name) == kind)
-        if rows != document.get(kind):
-            yield Problem(manifest.NAME, f"counts {document.get(kind)} {kind}, its files hold {rows:,}")
+        if rows != document.get(kind, 0):
+            yield Problem(manifest.NAME, f"counts {document.get(kind, 0):,} {kind}, its files hold {rows:,}")
 
 
 def _in_table(folder: Path, name: str, rows: int) -> Iterator[Problem]:

@@ -183,5 +183,7 @@ def test_bad_settings_are_refused(tmp_path, files, changes, message):
 def test_absent_files_are_named(tmp_path, files):
     with pytest.raises(InputError, match="no teacher at"):
         run(tmp_path / "out", (None, tmp_path / "nobody.safetensors"))
-    with pytest.raises(InputError, match=r"--data .*nothing holds no steps.parquet"):
+    with pytest.raises(InputError, match=r"holds no steps.parquet"):
+        run(tmp_path / "out", files, data=tmp_path)
+    with pytest.raises(InputError, match="nothing does not exist"):
         run(tmp_path / "out", files, data=tmp_path / "nothing")
