@@ -41,11 +41,12 @@ def test_steps_and_episodes_come_back_value_for_value(data, load):
     assert found["train"].column_names == pq.read_schema(data / "episodes.parquet").names
 
 
-def test_verify_knows_the_exported_tables(data, tmp_path):
+@pytest.mark.parametrize(("to", "table"), [("datasets", "steps"), ("trl", "prompts"), ("transitions", "transitions")])
+def test_verify_knows_the_exported_tables(data, tmp_path, to, table):
     out = tmp_path / "out"
-    export.run(export.Settings(data=data, to="datasets", out=out, quiet=True))
+    export.run(export.Settings(data=data, to=to, out=out, quiet=True))
     assert verify.run(verify.Settings(data=out, quiet=True))["problems"] == []
-    shard = out / "steps" / "train-00000.parquet"
+    shard = out / table / "train-00000.parquet"
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
