@@ -22,7 +22,7 @@ from killing import Trap, forked
 
 from bargain_env.files import replacing
 from experiments import tournament
-from experiments.match import arena, engines, shard_player, store
+from experiments.match import arena, shard_player, store
 
 KINDS: dict[str, dict[str, Any]] = {
     "scripts": {"agents": "script:fair,script:linear_standard", "opponents": "fair,tit_for_tat", "games": 20},
@@ -60,7 +60,7 @@ def child(settings: tournament.Settings, at: int | None) -> tuple[list[str], int
         trap, found = Trap(at), list[int]()
         trap.around(os, "fsync")
         trap.around(Path, "replace")
-        trap.around(engines.ShardPlayer, "play")
+        trap.around(shard_player.ShardPlayer, "play")
         trap.around(shard_player, "encode")
         trap.around(tournament.results, "write_pieces")
         halfway_through_removing(trap)

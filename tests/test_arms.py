@@ -186,7 +186,7 @@ def test_gates_alone(adapter):
 
 def test_gates_alone_play_as_text_that_says_a_half(adapter):
     """At ρ 0.5 the arm is the agent itself; elsewhere it is not."""
-    view = view_of([situation_of({**TABLE, "offers": OFFERS}, 8)] * 2)
+    view = view_of([situation_of(TABLE, 8)] * 2)
     found = {}
     for channel in ("both", "gates"):
         for rho in (0.5, 0.9):

@@ -101,7 +101,7 @@ def test_its_episodes_are_games_played_by_hand(shipped, played, seat):
         if (e["agent_seat"], e["rho_requested"], e["opponent"]) == (seat.label, rho, name)
     ]
     np.testing.assert_allclose(np.array(cell, dtype=float), hand.rho, atol=2e-3)
-    assert np.ptp(hand.rho[~np.isnan(hand.rho)]) > 0.01
+    assert np.ptp(hand.rho[~np.isnan(hand.rho)]) > 1e-3
 
 
 def test_the_shipped_dial_turns(played):
@@ -113,7 +113,7 @@ def test_the_shipped_dial_turns(played):
 
 
 def test_again_the_same_and_another_seed_another(shipped):
-    options = {"rhos": [0.9], "opponents": PAIR[:1], "games": 1}
+    options = {"rhos": [0.1], "opponents": PAIR[:1], "games": 1}
     first, again, other = (
         evaluate_play(shipped.model, shipped.tokenizer, shipped.config, **options, seed=seed) for seed in (1, 1, 2)
     )

@@ -48,7 +48,7 @@ def tournament_in(folder, **changes):
 def adapter(tmp_path_factory):
     """The folder of a small Janus, which costs little."""
     root = tmp_path_factory.mktemp("adapter")
-    yield write_adapter(root / "adapter", write_base(root / "base"))
+    yield write_adapter(root / "adapter", write_base(root / "base", seed=3))
     clear_models()
 
 
@@ -166,7 +166,13 @@ def test_the_base_of_the_protocol_takes_no_rho(adapter, tmp_path, monkeypatch):
 
 def test_the_control_needs_the_order_of_its_grid(adapter, tmp_path):
     folder = tournament_in(
-        tmp_path, agents=f"shuffled:{adapter}", rho="0.8,0.2,0.5", opponents="hardliner", games=2, seats="buyer"
+        tmp_path,
+        agents=f"shuffled:{adapter}",
+        rho="0.8,0.2,0.5",
+        opponents="hardliner",
+        games=2,
+        seats="buyer",
+        guard="none",
     )
     games, found = rows(folder), summary.read(folder)
     assert differences(folder, games, batch=True) == [None] * len(games)
