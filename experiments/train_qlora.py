@@ -102,8 +102,8 @@ def _announce(
 
     say(f"base {settings.model_name_or_path} on {found.device}, {found.precision}, {found.why}")
     say(
-        f"{lengths.rows:,} rows ({len(rows.bad):,} bad ones left out), {lengths.tokens:,} tokens, {lengths.targets:,} of them "
-        f"with a loss; median {lengths.median}, longest {lengths.longest}, limit {longest}"
+        f"{lengths.rows:,} rows ({len(rows.bad):,} bad ones left out), {lengths.tokens:,} tokens, {lengths.targets:,} with "
+        f"a loss; median {lengths.median}, longest {lengths.longest}, limit {longest}"
     )
     if lengths.prompts_cut or lengths.responses_cut:
         say(

@@ -108,7 +108,8 @@ class Settings:
 
 SHAPING = (
     "model_name_or_path", "prompt_template", "max_train_samples", "max_seq_length", "epochs", "max_steps",
-    "train_batch_size", "gradient_accumulation", "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay", "max_grad_norm", "adapter_r",
+    "train_batch_size", "gradient_accumulation",
+    "learning_rate", "lr_scheduler", "warmup_ratio", "weight_decay", "max_grad_norm", "adapter_r",
     "adapter_alpha", "adapter_dropout", "target_modules", "precision", "four_bit", "gradient_checkpointing", "seed",
 )  # fmt: skip
 """Settings that the weights depend on, besides the rows."""
