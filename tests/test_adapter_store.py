@@ -1,4 +1,4 @@
-"""A store of adapters: versions appear whole, never change, and survive whoever is killed; bad names and links are refused."""
+"""A store of adapters: versions appear whole, never change, survive whoever is killed; bad names and links are refused."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_explicit_version_is_never_overwritten(store, source, tmp_path):
     before = (store.root / "buyer" / "stable-1" / WEIGHTS).read_bytes()
     other = adapter(tmp_path / "other", value=2.0)
     for name in ("stable-1", "Stable-1"):
-        with pytest.raises(InputError, match="already|in case alone"):
+        with pytest.raises(InputError, match=r"already|in case alone"):
             store.publish(other, "buyer", "it", version=name)
     assert (store.root / "buyer" / "stable-1" / WEIGHTS).read_bytes() == before
     assert store.version_names("buyer") == ["stable-1"]
