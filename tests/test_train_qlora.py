@@ -1,4 +1,4 @@
-"""Fine-tuning on texts: rows as they come, loss where it belongs, a dry run that writes nothing, an adapter that PEFT loads."""
+"""Fine-tuning on texts: rows as they come, loss where it belongs, dry runs that write nothing, adapters that PEFT loads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from exported import ready
 
 from bargain_env.errors import InputError
-from experiments import cli, train_qlora
+from experiments import cli, export, train_qlora
 from experiments.qlora.rows import Fields, read_files
 from experiments.qlora.settings import Settings
 from experiments.qlora.tokens import IGNORED, Padded, Template, TokenRows
@@ -158,7 +159,8 @@ def test_chats_need_a_template_and_are_learned_to_their_end(tmp_path, tokenizer)
     with pytest.raises(InputError, match="chat template"):
         TokenRows(rows, tokenizer, Template.of("{prompt}{response}"), 64)
     own = load_tokenizer_of("janus-nano")
-    own.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    turns = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+    own.chat_template = turns + "{% if add_generation_prompt %}[assistant]{% endif %}"
     [item] = list(TokenRows(rows, own, Template.of("{prompt}{response}"), 64))
     assert learned(item, own) == "yes\n"
 
@@ -172,8 +174,8 @@ def test_a_dry_run_as_it_is_given_on_a_command_line(tmp_path, data, capsys, monk
     cli.main(
         Settings, train_qlora.run,
         ["--agent", "synthesizer", "--adapter-name", "synth_v1", "--model_name_or_path", "janus-nano", "--train-files",
-         str(data), "--output_dir", str(out), "--dry-run", "--max-train-samples", "10", "--publish", "--adapter_version", "v7",
-         "--device", "cpu"],
+         str(data), "--output_dir", str(out), "--dry-run", "--max-train-samples", "10", "--publish",
+         "--adapter_version", "v7", "--device", "cpu"],
     )  # fmt: skip
     printed = capsys.readouterr().out
     for words in ("10 rows (0 bad", "not in 4 bits: there is no GPU", "6 steps of 1 × 8", "would publish synthesizer@v7",
@@ -275,17 +277,10 @@ def test_the_same_seed_gives_the_same_bytes_and_a_resumed_run_too(tmp_path, data
         trained("again")
 
 
-def test_rows_exported_for_trl_are_taken_as_they_are(tmp_path, training_data):
-    from experiments import export, prepare
-
-    ready = tmp_path / "ready"
-    try:
-        prepare.run(prepare.Settings(input=training_data / "steps.parquet", out=ready, quiet=True))
-        export.run(export.Settings(data=ready, to="trl", out=tmp_path / "sft", quiet=True))
-    except InputError as error:  # pragma: no cover
-        pytest.fail(f"the export itself: {error}")
-    [*shards] = sorted((tmp_path / "sft" / "prompts").glob("train-*.parquet"))
-    from_files = train_qlora.run(settings(tmp_path, shards[0], dry_run=True, max_train_samples=10))
+def test_rows_exported_for_trl_are_taken_as_they_are(tmp_path):
+    export.run(export.Settings(data=ready(tmp_path, 100), to="trl", out=tmp_path / "sft", quiet=True))
+    shards = tmp_path / "sft" / "prompts" / "train-*.parquet"
+    from_files = train_qlora.run(settings(tmp_path, shards, dry_run=True, max_train_samples=10))
     pytest.importorskip("datasets")
     named = train_qlora.run(
         settings(tmp_path, "", train_files=(), dataset_name=str(tmp_path / "sft"), dry_run=True, max_train_samples=10)
