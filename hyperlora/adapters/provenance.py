@@ -70,7 +70,8 @@ def provenance_of(folder: Path) -> Provenance:
         base |= {"digest": export.get("base_digest"), "precision": export.get("base_precision")}
         settings = {name: config[name] for name in _PEFT_SETTINGS if name in config}
         return Provenance(kind, base, {}, settings | ({"rho": export["rho"]} if "rho" in export else {}), summary)
-    run = config.get("run") if isinstance(config.get("run"), dict) else {}
+    said = config.get("run")
+    run: dict[str, Any] = said if isinstance(said, dict) else {}
     base = {"name": config.get("base_model"), "digest": config.get("base_digest")}
     base |= {"weights_digest": config.get("weights_digest"), "precision": config.get("base_precision")}
     return Provenance(kind, base, {"sha256": run.get("data_sha256")}, run, summary)
