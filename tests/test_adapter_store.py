@@ -174,7 +174,7 @@ def make_nan(folder):
 BROKEN = {
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "no adapter"),
     "config no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "no JSON object"),
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), "no weights"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "has no weights"),
     "damaged weights": (break_weights, "cannot be read"),
     "not finite": (make_nan, "NaN or infinity"),
     "a link": (lambda f: (f / "link").symlink_to("/etc/hostname"), "symbolic link"),

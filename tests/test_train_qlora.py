@@ -267,6 +267,7 @@ def test_the_same_seed_gives_the_same_bytes_and_a_resumed_run_too(tmp_path, data
     assert sorted(p.name for p in stopped.glob("checkpoints/checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
     shutil.rmtree(stopped / "checkpoints" / "checkpoint-6")
     (stopped / WEIGHTS).unlink()
+    (stopped / "checkpoints" / "checkpoint-5").mkdir()  # one that was being written
     assert trained("again", resume=True) == whole
     summary = json.loads((stopped / "training_summary.json").read_text())
     assert summary["resumed_from"] == "checkpoint-4"

@@ -41,7 +41,7 @@ def begin(out: Path, identity: dict[str, Any]) -> Path:
 
 
 def checkpoint_of(out: Path, identity: dict[str, Any]) -> Path | None:
-    """The last checkpoint of the run in ``out``; None where it was stopped before its first.
+    """The last whole checkpoint of the run in ``out``; None where it was stopped before its first.
 
     Raises:
         InputError: that run had other settings or rows.
@@ -51,7 +51,17 @@ def checkpoint_of(out: Path, identity: dict[str, Any]) -> Path | None:
     if changed:
         raise InputError(f"--resume continues the same run, but {', '.join(changed)}; repeat the first run's options")
     found = [p for p in (out / CHECKPOINTS).glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
-    return max(found, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    whole = [path for path in found if _is_whole(path)]
+    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the Trainer finished it: its own state is the last file that it writes, and one that was cut is no JSON."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def write(model: Any, tokenizer: Any, out: Path, summary: dict[str, Any]) -> None:

@@ -115,7 +115,7 @@ def fit(
         data: rows.
         settings: of the run.
         found: where it computes.
-        checkpoints: folder for them; each is whole before it has its name.
+        checkpoints: folder for them.
         start: checkpoint to continue from.
         console: where to print.
 
@@ -147,7 +147,7 @@ def _arguments(settings: Settings, found: Machine, checkpoints: Path, steps: int
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.lr_scheduler,
-        warmup_steps=math.ceil(settings.warmup_ratio * steps),
+        warmup_steps=int(settings.warmup_ratio * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch",

@@ -94,7 +94,7 @@ def refuse_unusable(folder: Path) -> None:
     """Raise `InputError` where an adapter has no weights in safetensors, or they are damaged or not finite."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise InputError(f"{folder} holds no weights (*.safetensors); nothing else is published")
+        raise InputError("the adapter has no weights (*.safetensors), and nothing else is published; train it again")
     for path in files:
         try:
             with safe_open(path, framework="pt") as file:
