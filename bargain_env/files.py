@@ -7,8 +7,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from .errors import InputError
 
@@ -33,30 +35,50 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def locked(path: Path, message: str) -> Iterator[None]:
-    """Hold a lock that one process at a time can have; it ends with the process, however that ends.
+def locked(path: Path, message: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold a lock that one process (or thread) at a time can have; it ends with the process, however that ends.
 
     Args:
         path: of the lock's file, which is there as long as the lock is held.
         message: for whoever finds it held.
+        wait: seconds to wait for it.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, and still did so after ``wait`` seconds.
     """
     if fcntl is None:  # where there are no such locks
         yield
         return
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(message) from None
-        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            raise InputError(message)  # somebody let go of it and removed it just now: who comes next makes another
+    until = time.monotonic() + wait
+    while (file := _lock(path)) is None:
+        if time.monotonic() >= until:
+            raise InputError(message)
+        time.sleep(_POLL)
+    with file:
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+_POLL = 0.02
+"""Seconds between two tries to get a lock."""
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """The locked file, if nobody else holds it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+    except (
+        BlockingIOError,
+        FileNotFoundError,
+    ):  # held; or let go of and removed just now: who comes next makes another
+        pass
+    file.close()
+    return None
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ def forecast(
         base_bytes=stored,
         adapter_bytes=trainable * ADAPTER_BYTES,
         logit_bytes=2 * 4 * targets * int(config.vocab_size),
-        free_bytes=_free(device or torch.device("cpu")),
+        free_bytes=free_bytes(device or torch.device("cpu")),
         first_loss=seen[0],
     )
 
@@ -155,7 +155,7 @@ def _shrunk(config: Any, seed: int) -> Any:
             ) from error
 
 
-def _free(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     """Bytes of memory that are free on ``device``."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

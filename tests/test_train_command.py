@@ -67,7 +67,7 @@ def test_a_dry_run_fails_where_the_run_would(training_data, tiny_base, tmp_path)
 def test_a_dry_run_refuses_what_does_not_fit(training_data, tiny_base, tmp_path, monkeypatch):
     import hyperlora.forecast
 
-    monkeypatch.setattr(hyperlora.forecast, "_free", lambda device: 1000)
+    monkeypatch.setattr(hyperlora.forecast, "free_bytes", lambda device: 1000)
     with pytest.raises(InputError, match=r"are needed and 0\.0 MiB free"):
         train.run(settings(training_data, tiny_base, tmp_path / "x", dry_run=True))
 

@@ -1,0 +1,1 @@
+"""Families of adapters: where they are kept, found and served from."""
