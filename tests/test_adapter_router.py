@@ -184,7 +184,6 @@ def test_the_null_hypothesis_takes_its_share():
 
 # ---- likelihood
 
-ANSWERS = ("ACCEPT", "OFFER 0.1000", "OFFER 0.2000", "OFFER 0.9000")
 LAYER = "model.layers.1.mlp.down_proj"
 
 
@@ -202,14 +201,18 @@ def speakers(tmp_path_factory):
     return manager, AdapterRegistry(folder), build_nano_tokenizer()
 
 
-def decisions(manager, tokenizer, name, count=6):
-    """What the model under an adapter (None: the base) finds likeliest, of a few answers, for some prompts."""
-    likelihood = Likelihood(manager, tokenizer)
+@torch.no_grad()
+def spoken(manager, name, count=6, length=8):
+    """Answers drawn token by token from the model under an adapter (None: the base), as `Likelihood.prepare` has them."""
+    draw = torch.Generator().manual_seed(4)
     found = []
-    for i in range(count):
-        prompt = f"<TURN> {i + 1} / 20\n<OUTPUT>\n"
-        values = [likelihood.log_likelihoods(likelihood.prepare([(prompt, a)]), [name])[0] for a in ANSWERS]
-        found.append((prompt, ANSWERS[int(np.argmax(values))]))
+    with manager.serving({} if name is None else {name: 1.0}):
+        for i in range(count):
+            ids = [20 + i, 30, 40]
+            for _ in range(length):
+                chances = manager.model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+                ids.append(int(torch.multinomial(chances, 1, generator=draw)))
+            found.append((ids, 3))
     return found
 
 
@@ -236,26 +239,36 @@ def test_likelihoods_are_those_of_one_pass_each(speakers):
         assert likelihood.log_likelihoods(likelihood.prepare(seen), names) == pytest.approx(want, abs=1e-4)
 
 
-def test_who_spoke_is_found_and_nobody_where_the_base_did(speakers):
+@pytest.mark.parametrize("speaker", ["amy", "bob", "cyd", None])
+def test_who_spoke_is_found_and_nobody_where_the_base_did(speakers, speaker):
     manager, registry, tokenizer = speakers
-    router = AdapterRouter(registry, method="likelihood", scorer=Likelihood(manager, tokenizer))
-    scorer = router.scorer
-    for name in ("amy", "bob", "cyd"):
-        seen = decisions(manager, tokenizer, name)
-        values = scorer.scores(scorer.prepare(seen), registry.list_adapters())
-        assert set(values.values) == {"amy", "bob", "cyd"}
-        best = max(values.values, key=values.values.get)
-        route = router.select(seen, top_k=3)
-        posterior, none = confidences(values, None)
-        if posterior[best] >= 0.5:
-            assert route[0] == (best, pytest.approx(posterior[best]))
-        else:
-            assert route == []
-        assert none + sum(posterior.values()) == pytest.approx(1.0)
-        assert router.select(seen, top_k=3) == route
-    sure = AdapterRouter(registry, method="likelihood", scorer=Likelihood(manager, tokenizer, null_prior=1e300))
-    assert sure.select(decisions(manager, tokenizer, "amy")) == []
-    assert router.select([]) == []
+    scorer = Likelihood(manager, tokenizer)
+    prepared = spoken(manager, speaker)
+    scores = scorer.scores(prepared, registry.list_adapters())
+    posterior, none = confidences(scores, None)
+    assert none + sum(posterior.values()) == pytest.approx(1.0)
+    assert (none if speaker is None else posterior[speaker]) > 0.9
+    scorer.prepare = lambda query: prepared  # tokens that were drawn are no text
+    router = AdapterRouter(registry, method="likelihood", scorer=scorer)
+    route = router.select("what was drawn", top_k=3)
+    assert route == router.select("what was drawn", top_k=3)
+    assert [name for name, _ in route[:1]] == ([] if speaker is None else [speaker])
+    doubtful = Likelihood(manager, tokenizer, null_prior=1e300)
+    doubtful.prepare = scorer.prepare
+    assert AdapterRouter(registry, method="likelihood", scorer=doubtful).select("what was drawn") == []
+
+
+def test_a_pooled_adapter_may_be_the_null_hypothesis(speakers):
+    manager, registry, tokenizer = speakers
+    scorer = Likelihood(manager, tokenizer, null="bob")
+    scores = scorer.scores(spoken(manager, "bob"), registry.list_adapters())
+    assert set(scores.values) == {"amy", "cyd"}
+    assert scores.null > max(scores.values.values())
+
+
+def test_without_evidence_the_router_abstains(speakers):
+    manager, registry, tokenizer = speakers
+    assert AdapterRouter(registry, method="likelihood", scorer=Likelihood(manager, tokenizer)).select([]) == []
 
 
 def test_the_prior_counts(speakers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
@@ -114,7 +115,7 @@ class ServerBackend:
             self._server.load_lora_adapter(adapter_path=spec.path, adapter_name=spec.name, scaling=scaling)
         except Exception as error:  # whatever a server raises, the others go on
             raise ServerError(f"the server could not load {spec.name!r}: {error}") from error
-        return ServedWeights(spec.size_bytes, spec.digest)
+        return ServedWeights({}, spec.digest, spec.size_bytes)
 
     def drop(self, name: str) -> None:
         """Have it unloaded; raises `ServerError` where the server does not."""
@@ -134,18 +135,19 @@ class ServerBackend:
         return contextlib.nullcontext()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class ServedWeights(AdapterWeights):
-    """An adapter that a server holds."""
+    """An adapter that a server holds.
 
-    def __init__(self, size_bytes: int, digest: str) -> None:
-        super().__init__({}, digest)
-        object.__setattr__(self, "_size", size_bytes)
+    Attributes:
+        size_bytes: of its file, which is all that is known here.
+    """
 
-    __slots__ = ("_size",)
+    size_bytes: int = 0
 
     def by_device(self) -> dict[str, int]:
         """Bytes of its file, under ``server``."""
-        return {"server": int(self._size)}  # type: ignore[attr-defined]
+        return {"server": self.size_bytes}
 
 
 def backend_of(place: Any, target_modules: Sequence[str]) -> Backend:

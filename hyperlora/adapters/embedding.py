@@ -15,6 +15,9 @@ from .offer_features import Vector
 from .routing import Scores
 from .spec import AdapterSpec
 
+FLOOR = 1e-4
+"""Smallest variance of a feature: a hundredth of the range of prices, squared."""
+
 
 class EmbeddingClient(Protocol):
     """Turns a query into a vector of fixed length; plain or a coroutine."""
@@ -107,7 +110,7 @@ class Embeddings:
     def _place(self, spec: AdapterSpec) -> Vector:
         text = _text(spec)
         if text not in self._described:
-            place = self.client.embed(text)
+            place: Any = self.client.embed(text)
             if inspect.isawaitable(place):
                 _close(place)
                 raise InputError("this embedding client is asynchronous; await initialize_domain_embeddings() first")
@@ -141,13 +144,13 @@ class Embeddings:
         spread = np.concatenate([rows - means[name] for name, rows in embedded.items()])
         everything = np.concatenate(list(embedded.values()))
         # Features that never vary within an adapter would decide alone; part of the whole variance keeps them finite.
-        floor = 0.05 * everything.var(axis=0) + 1e-9
+        floor = 0.05 * everything.var(axis=0) + FLOOR
         variance = (spread**2).sum(axis=0) / max(1, len(spread) - len(means)) + floor
         self._farthest = float(np.quantile(((spread**2) / variance).sum(axis=1), self.novelty))
         self._means, self._variance = means, variance
 
     def _embedded(self, query: Any) -> Vector:
-        vector = self.client.embed(query)
+        vector: Any = self.client.embed(query)
         if inspect.isawaitable(vector):
             _close(vector)
             raise InputError("centroids are learned with a plain client; this one is asynchronous")

@@ -45,14 +45,14 @@ def scan(directory: Path) -> dict[str, Found]:
         if place.name.startswith(".") or not place.is_dir():
             continue
         entry = known.get(place.name)
-        now = stamp(entry_folder(place, entry))
+        now = stamp(_entry_folder(place, entry))
         found[place.name] = entry if entry is not None and now and entry.stamp == now else _look(place)
     if found != known:
         _write(directory, found)
     return found
 
 
-def entry_folder(place: Path, entry: Found | None) -> Path:
+def _entry_folder(place: Path, entry: Found | None) -> Path:
     """Where the files of ``place`` lay last time: there, or in the ``adapter`` in it."""
     return Path(entry.spec.path) if entry is not None and entry.spec is not None else place
 

@@ -93,7 +93,8 @@ class Residents(Generic[W]):
             raise NoRoom(f"{spec.name!r} has {nbytes} bytes, the limit is {self.limit_bytes}; raise limit_bytes")
         going = {spec.name, instead_of}
         staying = [held for held in (*self, *self.leaving) if held.spec.name not in going or held.leases]
-        count, total, victims = len(staying) + 1, sum(held.weights.nbytes for held in staying) + nbytes, []
+        count, total = len(staying) + 1, sum(held.weights.nbytes for held in staying) + nbytes
+        victims: list[str] = []
         for held in self:
             if not self._exceeds(count, total):
                 break
