@@ -11,7 +11,7 @@ from .bus import DynamicLoRA, InjectionChannel, MemoryBus, setup_weight_interfac
 from .embedding import Embeddings, HashedNgrams
 from .errors import NoRoom, ServerError
 from .keywords import Keywords
-from .likelihood import Likelihood
+from .likelihood_method import Likelihood
 from .manager import AdapterManager
 from .offer_features import OfferFeatures, OfferHistory
 from .peft_folder import LoRA, read_peft, write_peft

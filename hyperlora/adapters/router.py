@@ -27,7 +27,7 @@ class AdapterRouter:
         registry: of the adapters.
         embedding_client: for ``embedding``; hashed n-grams of text by default.
         method: ``embedding``; ``keyword``; ``likelihood``, with ``scorer``; or a `Method` of your own as ``scorer``.
-        scorer: a `hyperlora.adapters.likelihood.Likelihood`, or another `Method`.
+        scorer: a `hyperlora.adapters.Likelihood`, or another `Method`.
         threshold: abstain where the best confidence is below; the method's own by default. Keywords: share of the weight of
             an adapter's keywords. Embedding: cosine, or posterior once examples are learned. Likelihood: posterior.
         margin: abstain where the best is not at least so much more confident than the second.
