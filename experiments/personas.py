@@ -62,7 +62,7 @@ class Make:
     scenario: str = "paper,hidden,no_deal"
     """Presets that personas play on, a comma list."""
     limit: Literal["public", "own"] = "public"
-    """What prompts show as the persona's limit: the worst end of the public range, which is what the counterpart knows of it,
+    """What prompts show as the persona's limit: the worst end of the public range, which is all that its counterpart knows,
     or its own."""
     unseen: float = 0.2
     """Share of the personas that is marked unseen, for whatever learns to make adapters."""

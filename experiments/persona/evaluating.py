@@ -208,12 +208,13 @@ def write_results(found: Evaluation, rows: list[dict[str, Any]], arms: Arms, out
             file.write(json.dumps(sample) + "\n")
     files = [out / name for name in (BASELINE_FILE, RESULTS_FILE, SUMMARY_FILE, SAMPLES_FILE)]
     if found.curve:
-        write_json(out / CURVE_FILE, {
-            str(games): dict(zip(("mean", "ci_low", "ci_high"), map(_finite, mean_interval(values, found.seed)), strict=True))
-            | {"personas": len(values)} for games, values in found.curve.items()})  # fmt: skip
+        write_json(
+            out / CURVE_FILE, {str(games): _curve_point(values, found.seed) for games, values in found.curve.items()}
+        )
         files.append(out / CURVE_FILE)
     return files
 
 
-def _finite(value: float) -> float | None:
-    return None if np.isnan(value) else value
+def _curve_point(values: Floats, seed: int) -> dict[str, float | int | None]:
+    mean, low, high = (None if np.isnan(x) else x for x in mean_interval(values, seed))
+    return {"mean": mean, "ci_low": low, "ci_high": high, "personas": len(values)}

@@ -97,7 +97,7 @@ def split_sizes(games: int) -> tuple[int, int, int]:
 
 
 def _split_of(personas: int, games: int, seed: int) -> NDArray[np.str_]:
-    """``[personas, games]`` the split of each game: the same shares inside every persona, at least one game in each split."""
+    """``[personas, games]`` the split of each game: the same shares inside every persona."""
     label = np.repeat(np.array(SPLITS), split_sizes(games))
     found = np.empty((personas, games), dtype=label.dtype)
     for k in range(personas):

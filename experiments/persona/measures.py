@@ -72,8 +72,8 @@ class Predicted:
 def sums(truth: Truth, predicted: Predicted, cluster: Ints) -> tuple[Floats, Floats]:
     """Numerators and denominators ``[G, F]`` of `FIGURES` in each cluster.
 
-    ``accept_*`` and ``offer_f1`` take ACCEPT and OFFER as the positive class. ``price_mae`` is over rows where both offer, in
-    shares of the price range, and ``price_coverage`` is the share of those among the rows whose target offers, as is
+    ``accept_*`` and ``offer_f1`` take ACCEPT and OFFER as the positive class. ``price_mae`` is over rows where both offer,
+    in shares of the price range; ``price_coverage`` is the share of those among the rows whose target offers, as is
     ``exact_price_rate`` of those whose price is right to the last decimal. ``log_likelihood`` is per decision.
 
     Args:

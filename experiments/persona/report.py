@@ -108,8 +108,9 @@ def _who(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
         for seat in dict.fromkeys(p.seat for p in found.data.personas)
     )
     return (
-        f"Own adapter less baseline. *Clear* counts personas whose own interval, over their test games, lies beyond 0 on the "
-        f"good side.\n\n{table}\n\nBy seat, nats a decision: {seats}. {int((gains > 0).sum())} of {len(gains)} personas gain."
+        "Own adapter less baseline. *Clear* counts personas whose own interval, over their test games, lies beyond 0 on "
+        f"the good side.\n\n{table}\n\nBy seat, nats a decision: {seats}. {int((gains > 0).sum())} of {len(gains)} "
+        "personas gain."
     )
 
 
@@ -130,13 +131,9 @@ def _curve(found: Evaluation) -> str:
 
 def _memory(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
     train, test = found.gains.T
+    kept = f"{test.mean() / train.mean():.0%} of it carries over." if train.mean() > 0 else "nothing to carry over."
     lines = [
-        f"- Gain on training games {_mean(train, found)}, on test games {_mean(test, found)} nats a decision: "
-        + (
-            f"{test.mean() / train.mean():.0%} of it carries over."
-            if train.mean() > 0
-            else "there is nothing to carry over."
-        )
+        f"- Gain on training games {_mean(train, found)}, on test games {_mean(test, found)} nats a decision: " + kept
     ]
     for arm, text in (
         (SWAPPED, "Under another persona's adapter (same seat and preset where possible)"),

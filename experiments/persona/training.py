@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -131,7 +130,7 @@ def train_pooled(
 def train_gated(
     data: PersonaData, model_name: str, prompt_format: int, plan: LoRAPlan, tell: Tell
 ) -> dict[str, Any] | None:
-    """One HyperLoRA for all personas, in ``hyperlora_all``, gated by each persona's mean settled ρ; None where it is there."""
+    """One HyperLoRA for all, in ``hyperlora_all``, gated by each persona's mean settled ρ; None where it is there."""
     folder = data.folder / HYPERLORA
     if (folder / PEFT_CONFIG).is_file():
         tell(f"{HYPERLORA} is there already")
@@ -140,9 +139,10 @@ def train_gated(
     inject_hyperlora(model, plan.rank, plan.alpha, plan.dropout, target_modules=plan.target_modules, seed=plan.seed)
     dataset, began = data.dataset(tokenizer, prompt_format), time.perf_counter()
     part, val = Subset(dataset, data.rows("train")), data.rows("val")
-    per_epoch = math.ceil(len(part) / plan.batch_size)
+    batch_size = min(plan.batch_size, len(part))
+    per_epoch = len(part) // batch_size
     settings = TrainSettings(
-        max_steps=plan.epochs * per_epoch, batch_size=min(plan.batch_size, len(part)), grad_accum=1, lr=plan.lr,
+        max_steps=plan.epochs * per_epoch, batch_size=batch_size, grad_accum=1, lr=plan.lr,
         warmup_steps=plan.warmup_steps, weight_decay=plan.weight_decay, clip=plan.clip, seed=plan.seed,
     )  # fmt: skip
     kept: dict[str, torch.Tensor] = {}
