@@ -144,11 +144,14 @@ class Eval:
 class Settings:
     """Personas: counterparts with a style, an adapter for each, and what it predicts."""
 
-    command: (
+    command: Annotated[
         Annotated[Make, tyro.conf.subcommand("make")]
         | Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Eval, tyro.conf.subcommand("eval")]
-    )
+        | Annotated[Eval, tyro.conf.subcommand("eval")],
+        tyro.conf.arg(name=""),
+        tyro.conf.OmitSubcommandPrefixes,
+        tyro.conf.OmitArgPrefixes,
+    ]
 
 
 def run(settings: Settings) -> dict[str, Any]:
