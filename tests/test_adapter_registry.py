@@ -6,12 +6,12 @@ import json
 import shutil
 
 import pytest
-from made_adapters import write, write_many
+from made_adapters import pairs, write, write_many
 from oracles.models import awake, tiny
 
 from bargain_env.errors import InputError
 from hyperlora import build_nano_tokenizer, inject_hyperlora, save_hyperlora_adapter
-from hyperlora.adapters import AdapterRegistry, AdapterSpec, index
+from hyperlora.adapters import AdapterRegistry, AdapterSpec, LoRA, index, write_peft
 from hyperlora.adapters.folders import read_spec
 
 
@@ -49,6 +49,27 @@ def test_the_seeds_keys_in_the_config_are_read(directory):
     path.write_text(json.dumps({**json.loads(path.read_text()), "domain": "peace", "description": "quiet"}))
     spec = AdapterRegistry(directory).get_adapter("calm")
     assert (spec.domain, spec.description) == ("peace", "quiet")
+
+
+def in_the_header(folder):
+    write_peft(folder, LoRA.of(pairs(1), alpha=3.0), base_model=None, metadata={"base_digest": "c" * 64})
+
+
+def in_the_summary(folder):
+    (folder / "training_summary.json").write_text(json.dumps({"base": {"name": "x", "digest": "c" * 64}}))
+
+
+def in_the_export(folder):
+    (folder / "hyperlora_export.json").write_text(json.dumps({"rho": 0.5, "base_digest": "c" * 64}))
+
+
+@pytest.mark.parametrize("said", [in_the_header, in_the_summary, in_the_export])
+def test_the_base_is_known_wherever_it_was_written(directory, said):
+    registry = AdapterRegistry(directory)
+    assert registry.get_adapter("calm").base_digest is None
+    said(directory / "calm")
+    registry.rescan()
+    assert registry.get_adapter("calm").base_digest == "c" * 64
 
 
 def spoil_config(folder):

@@ -19,7 +19,10 @@ from .spec import AT, AdapterSpec, Kind
 META = "adapter_meta.json"
 """Optional file beside the weights: what an adapter is for. It wins over keys of ``adapter_config.json``."""
 META_KEYS = ("domain", "description", "keywords", "base_digest", "weights_digest")
-_FILES = (CONFIG, WEIGHTS, PICKLE, PEFT_WEIGHTS, META, EXPORT_RECORD)
+SUMMARY = "training_summary.json"
+"""Of a training run; says which base it was on."""
+DIGESTS = ("base_digest", "weights_digest")
+_FILES = (CONFIG, WEIGHTS, PICKLE, PEFT_WEIGHTS, META, EXPORT_RECORD, SUMMARY)
 
 Stamp = list[list[Any]]
 """``[name, bytes, mtime in ns]`` of each file that a spec is read from."""
@@ -49,8 +52,8 @@ def read_spec(place: Path) -> AdapterSpec:
     config = _json(folder / CONFIG)
     kind: Kind = "lora" if "peft_type" in config or "r" in config else "hyperlora"
     fields = _peft(folder, config) if kind == "lora" else _ours(folder)
-    named = {**config, **_json(folder / EXPORT_RECORD, {}), **_meta(folder)}
     weights = weights_file(folder, kind)
+    named = {**config, **_base(folder, weights), **_meta(folder)}
     return AdapterSpec(
         name=place.name,
         path=str(folder),
@@ -108,6 +111,17 @@ def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     return value
 
 
+def _base(folder: Path, weights: Path) -> dict[str, Any]:
+    """The digests of the base, from wherever those who write adapters put them."""
+    summary = _json(folder / SUMMARY, {}).get("base")
+    summary = summary if isinstance(summary, dict) else {}
+    trained = {"base_digest": summary.get("digest"), "weights_digest": summary.get("weights_digest")}
+    found: dict[str, Any] = {}
+    for source in (_header(weights)[1], _json(folder / EXPORT_RECORD, {}), trained):
+        found |= {name: source[name] for name in DIGESTS if source.get(name)}
+    return found
+
+
 def _meta(folder: Path) -> dict[str, Any]:
     meta = _json(folder / META, {})
     foreign = sorted(meta.keys() - set(META_KEYS))
@@ -140,7 +154,7 @@ def _peft(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return {
         "rank": _rank(folder, config.get("r", 8)),
         "alpha": _number(folder, "lora_alpha", config.get("lora_alpha", 8)),
-        "target_modules": _targets(config, _names(folder / PEFT_WEIGHTS)),
+        "target_modules": _targets(config, _header(folder / PEFT_WEIGHTS)[0]),
     }
 
 
@@ -173,7 +187,7 @@ def _ours(folder: Path) -> dict[str, Any]:
     return {
         "rank": _rank(folder, config.get("rank", 16)),
         "alpha": _number(folder, "alpha", config.get("alpha", 32.0)),
-        "target_modules": _targets(config, _names(folder / WEIGHTS)),
+        "target_modules": _targets(config, _header(folder / WEIGHTS)[0]),
     }
 
 
@@ -191,13 +205,13 @@ def _number(folder: Path, name: str, value: Any) -> float:
     return float(value)
 
 
-def _names(path: Path) -> list[str]:
-    """Names of the tensors in a safetensors file; opening it finds a truncated one out."""
-    if not path.is_file():
-        return []
+def _header(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Names of the tensors in a safetensors file, and its metadata; opening it finds a truncated one out."""
+    if not path.is_file() or path.suffix != ".safetensors":
+        return [], {}
     try:
         with safe_open(path, framework="pt") as file:
-            return list(file.keys())
+            return list(file.keys()), dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} cannot be read ({reason}); save the adapter again") from error

@@ -98,7 +98,8 @@ class Likelihood:
     def log_likelihoods(self, prepared: list[tuple[list[int], int]], names: Sequence[str | None]) -> list[float]:
         """Sum over the decisions of log P(answer | prompt), under each adapter; None is the base. Nats.
 
-        Answers of one adapter are summed in their order and in double precision.
+        Answers of one adapter are summed in their order and in double precision; the batches that a pass is cut into move
+        the result by float32 rounding only.
         """
         model = self._manager.model
         if model.training:
