@@ -186,5 +186,5 @@ class Room(RuleBasedStateMachine):
             context.__exit__(None, None, None)
 
 
-Room.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True)
+Room.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None, derandomize=True)
 TestRoom = Room.TestCase

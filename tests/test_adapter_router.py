@@ -169,11 +169,11 @@ def test_offer_features_see_both_seats_alike():
 def test_the_temperature_that_calibrates_is_found():
     draw = np.random.default_rng(0)
     labelled = []
-    for _ in range(4000):
+    for _ in range(800):
         logits = draw.normal(0.0, 1.0, 3)
         label = draw.choice(3, p=np.exp(logits) / np.exp(logits).sum())
         labelled.append((Scores(dict(zip("abc", 5.0 * logits, strict=True)), log=True), "abc"[label]))
-    assert fitted_temperature(labelled) == pytest.approx(5.0, rel=0.1)
+    assert fitted_temperature(labelled) == pytest.approx(5.0, rel=0.25)
 
 
 def test_the_null_hypothesis_takes_its_share():
