@@ -187,17 +187,18 @@ def _watch_backward(model: Any, _args: Any, output: Any) -> None:
     def begin(_grad: Tensor) -> None:
         binding.begin_backward(gates)
 
-    for tensor in _tensors(output):
+    for tensor in output_tensors(output):
         if tensor.grad_fn is not None:
             tensor.register_hook(begin)
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def output_tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors in what a model gives back, at any depth."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping | tuple | list):
         for entry in output.values() if isinstance(output, Mapping) else output:
-            yield from _tensors(entry)
+            yield from output_tensors(entry)
 
 
 @contextlib.contextmanager

@@ -25,10 +25,10 @@ from .digest import adapter_digest
 from .export_card import card
 from .layer import HyperLoRALinear
 from .merge import adapted_layers, gates_at
+from .peft_format import PEFT_CONFIG, PEFT_WEIGHTS, PREFIX, in_order, lora_config
 from .token_rows import HeadRows, TokenRows
 from .tokens import save_tokenizer
 
-PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 EXPORT_RECORD = "hyperlora_export.json"
 """Says what a folder was exported from, and that it may be replaced by another export."""
 _NANO_BASE = nano_folder() / "base"
@@ -110,10 +110,10 @@ def peft_tensors(model: Any, rho: float) -> dict[str, Tensor]:
     gates = gates_at(model, [rho])[:, 0]
     tensors: dict[str, Tensor] = {}
     for name, layer in adapted_layers(model):
-        tensors[f"base_model.model.{name}.lora_A.weight"] = layer.lora_A
-        tensors[f"base_model.model.{name}.lora_B.weight"] = layer.lora_B * gates[layer.index]
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_A
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_B * gates[layer.index]
     for name, module in _token_rows(model).items():
-        tensors[f"base_model.model.{name}.token_adapter.trainable_tokens_delta"] = module.rows
+        tensors[f"{PREFIX}{name}.token_adapter.trainable_tokens_delta"] = module.rows
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{name} at rho = {rho:g} holds NaN or infinity; export an earlier checkpoint")
@@ -132,28 +132,8 @@ def peft_config(model: Any, base_model: str | None = None) -> dict[str, Any]:
     tokens: Any = {name.rpartition(".")[2]: list(range(*_span(module))) for name, module in rows.items()}
     tokens = tokens if len(tokens) > 1 else next(iter(tokens.values()), None)  # a list means the embedding
     suffixes = dict.fromkeys(name.rpartition(".")[2] for name, _ in adapted_layers(model))
-    alpha = settings.alpha
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "auto_mapping": None,
-        "base_model_name_or_path": str(_NANO_BASE) if base == NANO else base,  # what transformers can load
-        "revision": None,
-        "inference_mode": True,
-        "r": settings.rank,
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
-        "lora_dropout": 0.0,
-        "target_modules": list(suffixes),
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "init_lora_weights": True,
-        "use_rslora": False,
-        "use_dora": False,
-        "modules_to_save": None,
-        "rank_pattern": {},
-        "alpha_pattern": {},
-        **({"trainable_token_indices": tokens} if tokens is not None else {}),
-    }
+    config = lora_config(base, settings.rank, settings.alpha, suffixes)
+    return config if tokens is None else {**config, "trainable_token_indices": tokens}
 
 
 def _refuse_broken(model: Any, rhos: list[float]) -> None:
@@ -215,18 +195,10 @@ def _write(model: Any, rho: float, folder: Path, identity: dict[str, Any], token
     record = {"rho": rho, **identity}
     metadata = {"format": "pt", "hyperlora": json.dumps(record, sort_keys=True)}
     with replacing_folder(folder, EXPORT_RECORD) as temporary:
-        (temporary / PEFT_WEIGHTS).write_bytes(_in_order(save(tensors, metadata)))
+        (temporary / PEFT_WEIGHTS).write_bytes(in_order(save(tensors, metadata)))
         (temporary / PEFT_CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (temporary / EXPORT_RECORD).write_text(json.dumps(record, indent=2) + "\n")
         (temporary / "README.md").write_text(card(record, config["target_modules"]))
         if tokenizer is not None:
             save_tokenizer(tokenizer, temporary)
     return folder
-
-
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its header sorted: the library writes metadata in another order every time."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the format wants its tensors aligned
-    return len(header).to_bytes(8, "little") + header + data[8 + size :]

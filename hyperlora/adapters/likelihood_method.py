@@ -1,0 +1,133 @@
+"""Routing by likelihood: which loaded adapter would have done what was seen?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bargain_env.errors import InputError
+
+from ..losses import IGNORE, target_logits
+from ..tokens import encode
+from .manager import AdapterManager
+from .routing import Scores
+from .spec import AdapterSpec
+
+Seen = Sequence[tuple[str, str]]
+"""Decisions that were seen: the prompt of each, and its answer."""
+
+
+class Likelihood:
+    """Log-likelihood of decisions under each loaded adapter, and under none of them.
+
+    log P(adapter | seen) = log P(seen | adapter) + log P(adapter) + const: Bayes' rule over the adapters and the null
+    hypothesis, that the base (or an adapter pooled over everybody) explains the decisions as well. Only loaded adapters
+    are compared, all of them in one batch, each in rows of its own.
+
+    Args:
+        manager: of a model (not of a server); its loaded adapters are compared, at scaling 1.
+        tokenizer: that of the prompts.
+        null: name of the pooled adapter; None for the bare base model.
+        prior: prior weight of each adapter by name, 1 for those not named.
+        null_prior: that of the null hypothesis.
+        batch_rows: rows of a forward pass.
+        max_length: longest sequence; a longer prompt loses tokens at its front.
+    """
+
+    threshold = 0.5
+
+    def __init__(
+        self,
+        manager: AdapterManager,
+        tokenizer: Any,
+        *,
+        null: str | None = None,
+        prior: Mapping[str, float] | None = None,
+        null_prior: float = 1.0,
+        batch_rows: int = 64,
+        max_length: int = 1024,
+    ) -> None:
+        bad = [name for name, weight in (prior or {}).items() if not (0.0 < weight < math.inf)]
+        if bad or not 0.0 < null_prior < math.inf or batch_rows < 1 or max_length < 2:
+            raise InputError(
+                f"prior weights must be above 0 and finite (wrong: {bad or null_prior}), batch_rows {batch_rows} at least 1 "
+                f"and max_length {max_length} at least 2"
+            )
+        self._manager, self._tokenizer, self._null = manager, tokenizer, null
+        self._prior, self._null_prior = dict(prior or {}), null_prior
+        self._batch_rows, self._max_length = batch_rows, max_length
+
+    def prepare(self, query: Any) -> list[tuple[list[int], int]]:
+        """Token ids of each decision with the end-of-sequence token, as trained, and where its answer begins.
+
+        Raises:
+            InputError: not pairs of prompt and answer, or an answer that does not fit in ``max_length``.
+        """
+        pairs = list(query) if isinstance(query, Sequence) and not isinstance(query, str) else None
+        if pairs is None or not all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs):
+            raise InputError("likelihood routing reads decisions that were seen, as pairs of prompt and answer")
+        prompts = encode(self._tokenizer, [prompt for prompt, _ in pairs])
+        answers = encode(self._tokenizer, [answer for _, answer in pairs])
+        rows = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            room = self._max_length - len(answer) - 1
+            if room < 1:
+                raise InputError(f"an answer of {len(answer)} tokens leaves no room for its prompt; raise max_length")
+            shown = prompt[-room:]
+            rows.append(([*shown, *answer, int(self._tokenizer.eos_token_id)], len(shown)))
+        return rows
+
+    def scores(self, prepared: list[tuple[list[int], int]], specs: Sequence[AdapterSpec]) -> Scores:
+        """Log-joint of the decisions and each loaded adapter."""
+        allowed = {spec.name for spec in specs}
+        loaded = [entry["name"] for entry in self._manager.status()["loaded"]]
+        names = sorted(name for name in loaded if name.partition("@")[0] in allowed and name != self._null)
+        if not names:
+            return Scores(log=True, reason="no adapter that may be chosen is loaded")
+        if not prepared:
+            return Scores(log=True, reason="nothing was seen yet")
+        found = self.log_likelihoods(prepared, [*names, self._null])
+        joint = {n: v + math.log(self._prior.get(n, 1.0)) for n, v in zip(names, found[:-1], strict=True)}
+        return Scores(joint, log=True, null=found[-1] + math.log(self._null_prior))
+
+    @torch.no_grad()
+    def log_likelihoods(self, prepared: list[tuple[list[int], int]], names: Sequence[str | None]) -> list[float]:
+        """Sum over the decisions of log P(answer | prompt), under each adapter; None is the base. Nats.
+
+        Answers of one adapter are summed in their order and in double precision; the batches that a pass is cut into move
+        the result by float32 rounding only.
+        """
+        model = self._manager.model
+        if model.training:
+            raise InputError("the model is in training mode, where dropout would choose the adapter; call model.eval()")
+        work = [(i, row) for i in range(len(names)) for row in prepared]
+        total = [0.0] * len(names)
+        for start in range(0, len(work), self._batch_rows):
+            part = work[start : start + self._batch_rows]
+            with self._manager.serving_rows([names[i] for i, _ in part], scaling=1.0):
+                values = _answers(model, [row for _, row in part], int(self._tokenizer.pad_token_id))
+            for (i, _), value in zip(part, values, strict=True):
+                total[i] += value
+        return total
+
+
+def _answers(model: Any, rows: Sequence[tuple[list[int], int]], pad: int) -> list[float]:
+    """Log P(answer | prompt) of each row, padded on the right to one length."""
+    longest = max(len(ids) for ids, _ in rows)
+    input_ids = torch.full((len(rows), longest), pad)
+    labels = torch.full((len(rows), longest), IGNORE)
+    for i, (ids, begins) in enumerate(rows):
+        row = torch.tensor(ids)
+        input_ids[i, : len(ids)] = row
+        labels[i, begins : len(ids)] = row[begins:]
+    device = next(model.parameters()).device
+    wanted = (labels[:, 1:] != IGNORE).to(device)
+    logits = target_logits(model, input_ids.to(device), wanted)
+    targets = labels[:, 1:].to(device)[wanted]
+    chosen: Tensor = logits.double().log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
+    owner = torch.nonzero(wanted)[:, 0]
+    return torch.zeros(len(rows), dtype=torch.float64, device=device).index_add(0, owner, chosen).tolist()

@@ -1,0 +1,92 @@
+"""What a router needs of a method, and from scores to confidences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .spec import AdapterSpec
+
+Route = list[tuple[str, float]]
+"""Adapters by name with their confidence in [0, 1], the best first; empty where the router abstains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well each adapter explains a query.
+
+    Attributes:
+        values: larger is better; adapters for which nothing speaks are missing.
+        log: they are log-probabilities up to a constant, so that their softmax is a posterior.
+        null: score of the hypothesis that none of them fits; None where a method has no such hypothesis.
+        reason: why nothing can be chosen, where a method itself finds that; empty else.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    log: bool = False
+    null: float | None = None
+    reason: str = ""
+
+
+class Method(Protocol):
+    """One way to route."""
+
+    threshold: float
+    """Confidence below which a router with this method abstains, unless it is told another."""
+
+    def prepare(self, query: Any) -> Any:
+        """What `scores` needs of a query; may be awaitable."""
+        ...
+
+    def scores(self, prepared: Any, specs: Sequence[AdapterSpec]) -> Scores:
+        """Score each adapter.
+
+        Raises:
+            InputError: the query is not of a kind that this method reads, or something is missing.
+        """
+        ...
+
+
+def confidences(scores: Scores, temperature: float | None) -> tuple[dict[str, float], float]:
+    """Confidence of each adapter, and of none of them.
+
+    Log-probabilities, and all scores once a temperature was learned, become the posterior softmax(score / temperature),
+    the null hypothesis included; other scores are shares in [0, 1] already and stay as they are.
+    """
+    if not scores.values:
+        return {}, 1.0
+    if not scores.log and temperature is None:
+        return {name: min(1.0, max(0.0, value)) for name, value in scores.values.items()}, 0.0
+    scale = 1.0 if temperature is None else temperature
+    null = [] if scores.null is None else [scores.null]
+    top = max([*scores.values.values(), *null])
+    parts = {name: math.exp((value - top) / scale) for name, value in scores.values.items()}
+    rest = sum(math.exp((value - top) / scale) for value in null)
+    total = sum(parts.values()) + rest
+    return {name: part / total for name, part in parts.items()}, rest / total
+
+
+def fitted_temperature(labelled: Sequence[tuple[Scores, str]]) -> float:
+    """The temperature that gives labelled queries the largest mean log-posterior of their label (Guo et al. 2017).
+
+    A label without a score is worth nothing at any temperature and is left out. Golden-section search over the logarithm,
+    which the mean log-posterior is unimodal in; deterministic.
+    """
+    usable = [(scores, name) for scores, name in labelled if name in scores.values]
+
+    def loss(log_temperature: float) -> float:
+        scale = math.exp(log_temperature)
+        return -sum(math.log(max(confidences(s, scale)[0][name], 1e-300)) for s, name in usable)
+
+    low, high, ratio = math.log(1e-3), math.log(1e3), (math.sqrt(5.0) - 1.0) / 2.0
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    for _ in range(60):
+        if loss(left) <= loss(right):
+            high, right = right, left
+            left = high - ratio * (high - low)
+        else:
+            low, left = left, right
+            right = low + ratio * (high - low)
+    return math.exp((low + high) / 2.0)

@@ -1,0 +1,136 @@
+"""The bus: memories in, adapters in force for one generation, and the base model where there are none."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+import torch
+from made_adapters import TARGETS, expected, inputs, stack, write
+
+from bargain_env.errors import InputError
+from hyperlora.adapters import AdapterManager, AdapterRegistry, AdapterRouter, DynamicLoRA, InjectionChannel, MemoryBus
+
+CHANNEL = InjectionChannel.DYNAMIC_LORA
+ATOL = 1e-5
+
+
+def memory(text):
+    return [SimpleNamespace(source_text=text)]
+
+
+@pytest.fixture
+def world(tmp_path):
+    write(tmp_path, "law", 1, keywords=["court"])
+    write(tmp_path, "med", 2, keywords=["doctor"])
+    registry = AdapterRegistry(tmp_path, max_loaded=2)
+    manager = AdapterManager(stack(), registry, target_modules=TARGETS)
+    handler = DynamicLoRA(manager, AdapterRouter(registry, method="keyword"))
+    bus = MemoryBus()
+    bus.register_handler(CHANNEL, handler)
+    return SimpleNamespace(bus=bus, manager=manager, handler=handler, registry=registry, folder=tmp_path)
+
+
+@torch.no_grad()
+def answered(world):
+    return world.manager.model(inputs())
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=ATOL, rtol=0)
+
+
+def test_adapters_are_in_force_for_one_generation_and_stay_in_memory(world):
+    base, law = expected(inputs(), {}), expected(inputs(), {world.folder / "law": 1.0})
+    assert (base - law).abs().max() > 0.01
+
+    async def scene():
+        async with world.bus.injecting(CHANNEL, memory("the court")):
+            close(answered(world), law)
+            close(await asyncio.to_thread(answered, world), law)
+            assert world.manager.get_active_adapters() == {"law": 1.0}
+            assert world.manager.status()["loaded"][0]["leases"] == 1
+        assert torch.equal(answered(world), base)
+
+    asyncio.run(scene())
+    assert world.manager.get_active_adapters() == {}
+    assert [(e["name"], e["leases"]) for e in world.manager.status()["loaded"]] == [("law", 0)]
+    assert world.handler.counts == {"requests": 1, "served": 1, "base": 0, "failed": 0}
+
+
+def test_two_requests_at_once_do_not_see_each_other(world):
+    both = asyncio.Barrier(2)
+
+    async def request(word, name):
+        async with world.bus.injecting(CHANNEL, memory(word)):
+            await both.wait()
+            close(answered(world), expected(inputs(), {world.folder / name: 1.0}))
+            await both.wait()
+
+    async def scene():
+        await asyncio.gather(request("court", "law"), request("doctor", "med"))
+
+    asyncio.run(scene())
+    assert world.manager.get_active_adapters() == {}
+
+
+def test_an_adapter_that_somebody_else_made_active_stays_so(world):
+    world.manager.load("law", 0.5)
+
+    async def scene():
+        async with world.bus.injecting(CHANNEL, memory("court")):
+            close(answered(world), expected(inputs(), {world.folder / "law": 1.0}))
+
+    asyncio.run(scene())
+    assert world.manager.get_active_adapters() == {"law": 0.5}
+
+
+def harmless(world):
+    return None
+
+
+def broken(world):
+    (world.folder / "law" / "adapter_model.safetensors").write_bytes(b"")
+
+
+def full(world):
+    world.manager.pin("med")
+    write(world.folder, "third", 3)
+    world.registry.rescan()
+    world.manager.pin("third")
+
+
+@pytest.mark.parametrize(
+    ("harm", "text", "failed"), [(harmless, "weather", 0), (harmless, "", 0), (broken, "court", 3), (full, "court", 3)]
+)
+def test_where_no_adapter_can_serve_the_base_model_answers(world, harm, text, failed, caplog):
+    harm(world)
+
+    async def scene():
+        async with world.bus.injecting(CHANNEL, memory(text) if text else []):
+            assert torch.equal(answered(world), expected(inputs(), {}))
+
+    for _ in range(3):
+        asyncio.run(scene())
+    assert world.handler.counts == {"requests": 3, "served": 0, "base": 3, "failed": failed}
+    assert sum(record.levelname == "ERROR" for record in caplog.records) == bool(failed)
+    assert world.manager.get_active_adapters() == {}
+
+
+def test_an_empty_registry_and_a_channel_without_handlers_change_nothing(tmp_path):
+    manager = AdapterManager(stack(), AdapterRegistry(tmp_path), target_modules=TARGETS)
+    handler = DynamicLoRA(manager, AdapterRouter(AdapterRegistry(tmp_path)))
+
+    async def scene():
+        assert await handler(memory("anything")) is None
+        async with MemoryBus().injecting(CHANNEL, memory("anything")):
+            with torch.no_grad():
+                return manager.model(inputs())
+
+    assert torch.equal(asyncio.run(scene()), expected(inputs(), {}))
+
+
+def test_a_handler_needs_a_channel():
+    with pytest.raises(InputError, match="InjectionChannel"):
+        MemoryBus().register_handler("dynamic_lora", harmless)
