@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_table(path: Path) -> Iterator[tuple[pa.Table, int]]:
     Raises:
         InputError: not a Parquet file, or one without the columns of a table of steps.
     """
-    try:
+    with _readable(path):
         schema = pq.read_schema(path)
         missing = [name for name in REQUIRED if name not in schema.names]
         if missing:
@@ -58,6 +59,22 @@ def read_table(path: Path) -> Iterator[tuple[pa.Table, int]]:
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
                     yield _Batch(path, batch, done).table(), done + len(batch)
                     done += len(batch)
+
+
+def rows_of(path: Path) -> int:
+    """How many rows a table says that it has.
+
+    Raises:
+        InputError: not a Parquet file.
+    """
+    with _readable(path), pq.ParquetFile(path) as file:
+        return file.metadata.num_rows
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is not a readable Parquet file ({reason}); collect again, or name another") from None
