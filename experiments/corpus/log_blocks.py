@@ -20,7 +20,7 @@ from experiments.match import engines
 from . import jsonl
 from .claims import CLAIMS
 
-BLOCKS_OF_A_WORKER = 32
+BLOCKS_OF_A_WORKER = 64
 """Fewer are read sooner than another process has started."""
 _AHEAD = 4
 """Blocks for each worker that may be read before the first of them is: what memory depends on."""
