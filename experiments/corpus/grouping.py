@@ -95,8 +95,8 @@ def scattered(reader: Reader, report: Report, folder: Path) -> Generator[Corpus,
     with contextlib.ExitStack() as writing:
         for stream in streams:
             writing.enter_context(stream)
-        tables = writing.enter_context(contextlib.closing(_named(reader, report, _SPREAD * BATCH)))
-        for table in tables:
+        named = writing.enter_context(contextlib.closing(_named(reader, report, _SPREAD * BATCH)))
+        for table in named:
             for k, rows in _spread(text_hashes(table["trajectory_id"].chunk(0)) % np.uint64(n)):
                 streams[k].append(table.take(pa.array(rows)))
     for stream in streams:
