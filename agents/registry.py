@@ -189,7 +189,15 @@ def describe(name: str) -> StrategyInfo:
 
 
 def _member(label: str) -> StrategyInfo:
-    """``NAME(parameter=value, …)`` of a strategy or, where its family has one rule, of the family.
+    """``NAME(parameter=value, …)`` of a strategy or, where its family has one rule, of the family; its split is that of
+    `_drawn`.
+    """
+    info, params, split = _drawn(label)
+    return replace(info, name=label, defaults={**info.defaults, **params}, split=split)
+
+
+def _drawn(label: str) -> tuple[StrategyInfo, Mapping[str, Any], str]:
+    """Whose member ``NAME(parameter=value, …)`` is, its parameters and its split.
 
     It is of the split of its family, held out too where a parameter is outside the range that trains, and of ``validation``
     where it is one of `agents.validation`.
@@ -203,7 +211,7 @@ def _member(label: str) -> StrategyInfo:
     info = ([one for one in kin if one.may_train] or kin)[-1]
     within = all(info.ranges[key].holds(value) for key, value in params.items() if key in info.ranges)
     split = VALIDATION if label in VALIDATION_OPPONENTS else info.split if within else HELD_OUT
-    return replace(info, name=label, defaults={**info.defaults, **params}, split=split)
+    return info, params, split
 
 
 @lru_cache(maxsize=65_536)
@@ -232,7 +240,8 @@ def is_held_out(label: str) -> bool:
     name, drawn, _ = label.partition("(")
     if label.endswith(")"):
         with contextlib.suppress(InputError):
-            return not _member(label).may_train
+            info, _, split = _drawn(label)
+            return split != TRAIN or info.cheating
     if name in _REGISTRY:
         return not _REGISTRY[name].may_train
     family = [info for info in _REGISTRY.values() if drawn and info.family == name]
