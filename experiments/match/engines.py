@@ -72,7 +72,7 @@ def play(
 
 
 def _drive(
-    crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[Any], warn: Warn, ahead: int | None
+    crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[Any], warn: Warn, ahead: int | None = None
 ) -> Iterator[Any]:
     """Hand out shards. One whose worker died is tried once more by another; nobody takes the dead one's place.
 
