@@ -7,7 +7,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -189,24 +189,43 @@ def describe(name: str) -> StrategyInfo:
 
 
 def _member(label: str) -> StrategyInfo:
-    """``NAME(parameter=value, …)`` of a strategy or, where its family has one rule, of the family.
+    """``NAME(parameter=value, …)`` of a strategy or, where its family has one rule, of the family; its split is that of
+    `_drawn`.
+    """
+    info, params, split = _drawn(label)
+    return replace(info, name=label, defaults={**info.defaults, **params}, split=split)
+
+
+def _drawn(label: str) -> tuple[StrategyInfo, Mapping[str, Any], str]:
+    """Whose member ``NAME(parameter=value, …)`` is, its parameters and its split.
 
     It is of the split of its family, held out too where a parameter is outside the range that trains, and of ``validation``
     where it is one of `agents.validation`.
     """
-    name, _, given = label[:-1].partition("(")
+    name, params = _parsed(label)
     kin = [_REGISTRY[name]] if name in _REGISTRY else [info for info in _REGISTRY.values() if info.family == name]
     if not kin:
         raise unknown("strategy", label, _REGISTRY)
+    if params is None:
+        raise InputError(f"strategy {label!r} is not written NAME(parameter=value, parameter=value)")
     info = ([one for one in kin if one.may_train] or kin)[-1]
-    try:
-        pairs = [part.split("=") for part in given.split(",") if part.strip()]
-        params = {key.strip(): ast.literal_eval(value.strip()) for key, value in pairs}
-    except (ValueError, SyntaxError):
-        raise InputError(f"strategy {label!r} is not written NAME(parameter=value, parameter=value)") from None
     within = all(info.ranges[key].holds(value) for key, value in params.items() if key in info.ranges)
     split = VALIDATION if label in VALIDATION_OPPONENTS else info.split if within else HELD_OUT
-    return replace(info, name=label, defaults={**info.defaults, **params}, split=split)
+    return info, params, split
+
+
+@lru_cache(maxsize=65_536)
+def _parsed(label: str) -> tuple[str, Mapping[str, Any] | None]:
+    """Name and parameters of ``NAME(parameter=value, …)``, None where they are not written so.
+
+    What a label says does not change, and logs name the same players again and again.
+    """
+    name, _, given = label[:-1].partition("(")
+    try:
+        pairs = [part.split("=") for part in given.split(",") if part.strip()]
+        return name, MappingProxyType({key.strip(): ast.literal_eval(value.strip()) for key, value in pairs})
+    except (ValueError, SyntaxError):
+        return name, None
 
 
 def is_held_out(label: str) -> bool:
@@ -221,7 +240,8 @@ def is_held_out(label: str) -> bool:
     name, drawn, _ = label.partition("(")
     if label.endswith(")"):
         with contextlib.suppress(InputError):
-            return not _member(label).may_train
+            info, _, split = _drawn(label)
+            return split != TRAIN or info.cheating
     if name in _REGISTRY:
         return not _REGISTRY[name].may_train
     family = [info for info in _REGISTRY.values() if drawn and info.family == name]

@@ -35,7 +35,7 @@ from bargain_env.errors import InputError, unknown
 from bargain_env.files import locked, sha256
 from experiments import cli
 from experiments.corpus import cast, records, teachers
-from experiments.corpus.collecting import progress, summary
+from experiments.corpus.collecting import shown, summary
 from experiments.corpus.part_store import PartStore
 from experiments.corpus.parts import EPISODES, LOG, STEPS, Games, Job, Part, parts_of
 from experiments.match import engines
@@ -120,14 +120,16 @@ def _collect(settings: Settings, games: Games, out: Path, console: Console) -> d
     shaping = _shaping(settings, games)
     parts = parts_of(settings.episodes)
     kinds = (STEPS, EPISODES, *([LOG] if settings.jsonl else []))
-    store = PartStore(out, _identity(settings, games, shaping), parts, kinds, _warn(settings), fresh=settings.fresh)
+    store = PartStore(
+        out, _identity(settings, games, shaping), parts, kinds, cli.warner(settings.quiet), fresh=settings.fresh
+    )
     kept, started = len(store.entries), time.perf_counter()
     if kept:
         console.out(f"continuing: {kept:,} of {len(parts):,} parts are there")
     shards = _shards([part for part in parts if part.number not in store.entries], settings, games)
     job = Job(games, shards, records.run_name(settings.seed, shaping), settings.jsonl, settings.plugin)
     try:
-        for played in progress(_play(job, settings), settings.episodes, _games_in(parts, store), console):
+        for played in shown(_play(job, settings), settings.episodes, _games_in(parts, store), console):
             store.put(played)
         manifest = store.finish(summary(store.entries))
     except KeyboardInterrupt:
@@ -141,7 +143,9 @@ def _collect(settings: Settings, games: Games, out: Path, console: Console) -> d
 def _play(job: Job, settings: Settings) -> Iterator[Any]:
     """The parts of each shard, as they are finished."""
     numbers = range(len(job.shards))
-    for finished in engines.play(job.player(), job, numbers, settings.workers, settings.engine, _warn(settings)):
+    for finished in engines.play(
+        job.player(), job, numbers, settings.workers, settings.engine, cli.warner(settings.quiet)
+    ):
         yield from finished.parts
 
 
@@ -222,11 +226,6 @@ def _identity(settings: Settings, games: Games, shaping: dict[str, Any]) -> dict
         "code": tree_digest([ROOT / name for name in (*CODE, "experiments/corpus")]),
         "libraries": {"bargain-lab": versions()["bargain-lab"], **{name: metadata.version(name) for name in libraries}},
     }
-
-
-def _warn(settings: Settings) -> engines.Warn:
-    """Where warnings go: stderr, so that they are no part of what ``--json`` prints."""
-    return lambda text: None if settings.quiet else print(f"warning: {text}", file=sys.stderr)
 
 
 def _continuing(settings: Settings, store: PartStore, parts: list[Part]) -> str:

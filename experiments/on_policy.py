@@ -17,7 +17,6 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +35,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import replacing, sha256
 from bargain_env.policy import Floats
 from experiments import cli
-from experiments.corpus import records
+from experiments.corpus import manifest, records
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.step_rows import nullable, steps_table
 from experiments.corpus.teachers import DIGITS, SPARRING, TRAINED, require_share
@@ -62,7 +61,7 @@ class Settings:
     data: Path | None = None
     """Prepared data whose decisions are kept beside the new ones, against forgetting."""
     out: Path = Path("runs/on-policy")
-    """Folder to write steps.parquet to."""
+    """Folder to write steps.parquet and manifest.json to."""
     scenario: str = "paper,hidden"
     """Presets that games are drawn from, a comma list."""
     games: int = 6000
@@ -129,11 +128,12 @@ def run(settings: Settings) -> Path:
         for first in range(0, settings.games // 2, BATCH)
     ]
     table = pa.concat_tables([*old, *new])
-    with replacing(out / "manifest.json") as described:
-        with replacing(out / "steps.parquet") as temporary:
-            pq.write_table(table, temporary)
-        added = sum(part.num_rows for part in new)
-        described.write_text(json.dumps(_manifest(settings, added, table.num_rows), indent=2) + "\n")
+    added = sum(part.num_rows for part in new)
+    with replacing(out / manifest.NAME) as described, replacing(out / "steps.parquet") as temporary:
+        pq.write_table(table, temporary)
+        files = {"steps.parquet": manifest.described(temporary, table.num_rows)}
+        document = {**_made_from(settings), "added": added, "steps": table.num_rows, "files": files}
+        described.write_text(manifest.text(document), encoding="utf-8")
     console.print(f"{added:,} new decisions; wrote {out / 'steps.parquet'} with {table.num_rows:,}", soft_wrap=True)
     console.print(
         f"next: python -m experiments.train --data {out} --labels asked --start {settings.adapter} --out runs/refined",
@@ -192,7 +192,7 @@ def _answered(table: pa.Table, accept: np.ndarray, price: Floats) -> pa.Table:
     return table
 
 
-def _manifest(settings: Settings, added: int, steps: int) -> dict[str, object]:
+def _made_from(settings: Settings) -> dict[str, object]:
     shown = {"adapter": settings.adapter, "scenario": settings.scenario, "games": settings.games, "drawn": settings.drawn,
              "sparring": settings.sparring, "guard": settings.guard, "seed": settings.seed}  # fmt: skip
     files = {name: teacher_file(settings.teacher, name) for name in split(settings.scenario, "--scenario")}
@@ -202,8 +202,6 @@ def _manifest(settings: Settings, added: int, steps: int) -> dict[str, object]:
         "settings": shown,
         "teachers_sha256": {name: sha256(file) for name, file in files.items()},
         "data_sha256": None if settings.data is None else sha256(steps_file(settings.data)),
-        "added": added,
-        "steps": steps,
     }
 
 

@@ -21,6 +21,7 @@ if not __package__:  # run as a file: imports start at the repository, and no mo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -37,13 +38,19 @@ from experiments import cli
 from experiments.corpus import manifest, records
 from experiments.corpus.games import players_of, rho_of, rows_of
 from experiments.corpus.kinds import HELD_OUT
+from experiments.corpus.overlap import behind
 from experiments.corpus.parquet_stream import ParquetStream
-from experiments.corpus.reading import Reader
+from experiments.corpus.reading import Effort, Reader
 from experiments.corpus.report import Problem, as_table, summary
-from experiments.corpus.sifting import Games, sift
+from experiments.corpus.sifting import Games, Sifted, sift
 from experiments.corpus.spill import temporary_folder
 from experiments.corpus.splits import NAMES, Splits
 from experiments.corpus.step_rows import StepRows, encoded_steps, episodes_table
+from experiments.match.engines import WorkersDiedError
+from experiments.progress import Tell, progress
+
+_BEHIND = 4
+"""Tables that wait to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,9 @@ class Settings:
     other episodes. A drawn member of a family goes by its own name or the family's."""
     seed: int = 0
     """Draws the splits."""
+    workers: int = os.cpu_count() or 1
+    """Processes and threads that read, check and write at once; 1 for one after the other. The bytes are the same for any
+    number."""
     quiet: bool = False
     """Print nothing."""
     json: bool = False
@@ -85,8 +95,7 @@ def run(settings: Settings) -> dict[str, Any]:
     reader = Reader(settings.input)
     _check_out(settings, reader)
     with temporary_folder(settings.out) as folder:
-        with console.status(f"reading {settings.input}"):
-            sifted = sift(reader, settings.repair, folder)
+        sifted = _sifted(reader, settings, folder, console)
         found = {"trajectories": sifted.ids, "steps": reader.rows}
         console.out(f"read {found['steps']:,} steps under {found['trajectories']:,} ids from {_listed(reader)}")
         problems = sifted.report.problems(reader)
@@ -111,12 +120,26 @@ def run(settings: Settings) -> dict[str, Any]:
             "steps": sifted.games.steps,
             **_counts(np.concatenate(rho), split),
         }
-        with console.status(f"writing {settings.out}"):
-            _write(cli.output_folder(settings.out), sifted.games, split, problems, document)
+        with progress("write", "steps", console, sifted.games.steps) as tell:
+            _write(settings, sifted.games, split, problems, document, tell)
     if settings.json:
         print(json.dumps(document))
     _report(console, settings, document)
     return document
+
+
+def _sifted(reader: Reader, settings: Settings, folder: Path, console: Console) -> Sifted:
+    """What is left of the input, while a bar shows how far it was read.
+
+    Raises:
+        InputError: a file cannot be read at all, or all workers died.
+    """
+    with progress("read", "steps", console) as tell:
+        reader.effort = Effort(settings.workers, cli.warner(settings.quiet), tell)
+        try:
+            return sift(reader, settings.repair, folder)
+        except WorkersDiedError as error:
+            raise InputError(f"{error}; nothing written; try fewer --workers") from error
 
 
 def _shaping(settings: Settings) -> dict[str, Any]:
@@ -146,6 +169,8 @@ def _check(settings: Settings) -> None:
             raise InputError(f"{name} {share} must lie in [0, 1)")
     if settings.eval_share + settings.test_share >= 1:
         raise InputError("--eval-share and --test-share leave nothing to train on; make them smaller")
+    if settings.workers < 1:
+        raise InputError(f"--workers {settings.workers} must be at least 1")
 
 
 def _check_out(settings: Settings, reader: Reader) -> None:
@@ -165,17 +190,26 @@ def _counts(rho: np.ndarray, split: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _write(out: Path, games: Games, split: np.ndarray, problems: list[Problem], document: dict[str, Any]) -> None:
-    schemas = {"steps.parquet": records.STEPS, "episodes.parquet": records.EPISODES}
+def _write(
+    settings: Settings, games: Games, split: np.ndarray, problems: list[Problem], document: dict[str, Any], tell: Tell
+) -> None:
+    out, schemas = (
+        cli.output_folder(settings.out),
+        {"steps.parquet": records.STEPS, "episodes.parquet": records.EPISODES},
+    )
     with ExitStack() as whole:  # leaving it renames the files into place, the manifest last
         manifest_file = whole.enter_context(replacing(out / manifest.NAME))
         problems_file = whole.enter_context(replacing(out / "problems.json"))
         paths = {name: whole.enter_context(replacing(out / name)) for name in schemas}
         with ExitStack() as tables:
             steps, episodes = (tables.enter_context(ParquetStream(paths[name], schemas[name])) for name in schemas)
+            do = tables.enter_context(behind(0 if settings.workers == 1 else _BEHIND))
+            done = 0
             for moves, names in _with_split(games, split):
-                steps.append(encoded_steps(moves, names))
-                episodes.append(episodes_table(moves, names))
+                do(steps.append, encoded_steps(moves, names))
+                do(episodes.append, episodes_table(moves, names))
+                done += len(moves)
+                tell(done, games.steps)
         report = {"schema_version": records.SCHEMA_VERSION, "problems": [asdict(p) for p in problems]}
         problems_file.write_text(json.dumps(report) + "\n")
         rows = {"steps.parquet": document["steps"], "episodes.parquet": document["episodes"], "problems.json": None}

@@ -17,7 +17,7 @@ if not __package__:  # run as a file: imports start at the repository, and no mo
 import functools
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -124,7 +124,7 @@ def run(settings: Settings) -> dict[str, Any]:
     players, plan = prepared(settings)
     folder = cli.output_folder(settings.out)
     for option in ignored(settings, players, plan):
-        _warn(settings)(f"{option} has nothing to act on: nobody here plays by it")
+        cli.warner(settings.quiet)(f"{option} has nothing to act on: nobody here plays by it")
     for player in players:
         if not player.scripted:  # what cannot be loaded should not be found out after an hour of play
             player.build(np.array(plan.rho[plan.seats[0]][:1]) if player.takes_rho else None, plan.preset)
@@ -151,7 +151,7 @@ def _results(
     marks["scripts"] = landmarks.absent_scripts(plan, players)
     shards = arena.shards(players, plan)
     identity = identify(described(settings, players, plan), players, plan, (settings.plugin, settings.base))
-    store = ShardStore(folder, identity, shards, _warn(settings), fresh=settings.fresh)
+    store = ShardStore(folder, identity, shards, cli.warner(settings.quiet), fresh=settings.fresh)
     try:
         _play(settings, players, plan, store, identity, console)
         merged = store.folder / results.EPISODES
@@ -195,7 +195,9 @@ def _play(
     job = Job(functools.partial(prepared, settings), identity, plan, player.shards)
     with Scoreboard(console, sum(plan.rows(p) for p in players), plan.seats) as board:
         board.resume(kept.values())
-        for finished in engines.play(player, job, missing, settings.workers, settings.engine, _warn(settings)):
+        for finished in engines.play(
+            player, job, missing, settings.workers, settings.engine, cli.warner(settings.quiet)
+        ):
             store.put(finished.number, finished.content)
             board.count(finished.found)
 
@@ -211,11 +213,6 @@ def ignored(settings: Settings, players: Sequence[contestants.Contestant], plan:
     default = Settings()
     given = [name for name, taken in takes.items() if not taken and getattr(settings, name) != getattr(default, name)]
     return [f"--{name.replace('_', '-')}" for name in given]
-
-
-def _warn(settings: Settings) -> Callable[[str], None]:
-    """Where warnings go: stderr, so that they are no part of what ``--json`` prints."""
-    return lambda text: None if settings.quiet else print(f"warning: {text}", file=sys.stderr)
 
 
 def _continuing(settings: Settings, store: ShardStore, shards: list[arena.Shard]) -> str:

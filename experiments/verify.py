@@ -2,8 +2,8 @@
 
     python -m experiments.verify data/raw
 
-Reads what `experiments.collect` and `experiments.prepare` wrote, and names every file that is not what they wrote, with what
-to do about it. Exit code 2 if there is any problem.
+Reads what `experiments.collect`, `experiments.prepare` and `experiments.on_policy` wrote, and names every file that is not
+what they wrote, with what to do about it. Exit code 2 if there is any problem.
 """
 
 from __future__ import annotations
@@ -97,7 +97,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if version != records.SCHEMA_VERSION:
         raise InputError(f"{path} has schema version {version}, not {records.SCHEMA_VERSION}; make the data again")
     if manifest.DIGEST not in document or not isinstance(document.get("files"), dict):
-        raise InputError(f"{path} has no checksums; make the data again")
+        made = f" with experiments.{document['command']}" if isinstance(document.get("command"), str) else ""
+        raise InputError(
+            f"{path} names no files with checksums, as an earlier version wrote it: nothing can be checked; "
+            f"make the data again{made}"
+        )
     return document
 
 

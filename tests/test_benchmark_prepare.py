@@ -22,7 +22,7 @@ def test_the_reference_prepares_the_same_rows(tmp_path):
 
 
 def test_the_command(monkeypatch, capsys, tmp_path):
-    for name, value in (("GAMES", (10, 30)), ("LOG_GAMES", 10), ("REFERENCE_GAMES", 10)):
+    for name, value in (("GAMES", (10, 30)), ("LOG_GAMES", 10), ("WALL_LOG_GAMES", 30), ("REFERENCE_GAMES", 10)):
         monkeypatch.setattr(prepare, name, value)
     cli.main(benchmark.Settings, benchmark.run, ["prepare", "--seconds", "0.01", "--json"])
     speeds = json.loads(capsys.readouterr().out)["speeds"]
@@ -30,7 +30,11 @@ def test_the_command(monkeypatch, capsys, tmp_path):
     assert [speed["reference"] for speed in speeds[:3]] == [prepare.REFERENCE] * 3
     assert {speed["unit"] for speed in speeds} == {"steps/s"}
     reference = named[prepare.REFERENCE]["rate"]
-    for speed, kind in zip(speeds[:3], ("table", "table", "log"), strict=True):
-        assert speed["ratio"] == pytest.approx(speed["rate"] / reference)
-        assert (speed["bar"], speed["goal"]) == (prepare.BAR[kind], prepare.GOAL[kind])
+    wall = named[f"{prepare.REFERENCE}, wall"]["rate"]
+    timed = [speed for speed in speeds if f"wall, {prepare.WORKERS} workers" in speed["name"]]
+    assert len(timed) == 2
+    expected = [("table", reference), ("table", reference), ("log", reference), ("table", wall), ("log", wall)]
+    for speed, (kind, rate) in zip([*speeds[:3], *timed], expected, strict=True):
+        assert speed["ratio"] == pytest.approx(speed["rate"] / rate)
+        assert (speed["bar"], speed["goal"]) == (None if speed is speeds[0] else prepare.BAR[kind], prepare.GOAL[kind])
     assert {prepare.ARROW, prepare.ORJSON} <= set(named)

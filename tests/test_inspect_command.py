@@ -12,8 +12,15 @@ import pytest
 
 from bargain_env.errors import InputError
 from experiments import collect, inspect, prepare
+from experiments.inspecting import models
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """How well models fit is for test_inspect_leaks.py; here it only matters that they are fitted."""
+    monkeypatch.setattr(models, "_ROUNDS", 5)
 
 
 def inspected(folder, **options):

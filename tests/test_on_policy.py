@@ -14,7 +14,7 @@ import bargain_env as be
 from agents.teacher import Teacher
 from bargain_env import Seat
 from bargain_env.errors import InputError
-from experiments import collect, on_policy, prepare, train
+from experiments import collect, on_policy, prepare, train, verify
 from experiments.corpus import records
 from experiments.corpus.teachers import asked_rho
 from hyperlora.checkpoint import read_state
@@ -91,6 +91,7 @@ def test_rows_are_the_players_decisions_with_the_teachers_answers(tmp_path, file
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert (manifest["added"], manifest["steps"]) == (table.num_rows, table.num_rows)
 
+    assert verify.run(verify.Settings(tmp_path / "out", quiet=True))["problems"] == []
     itself = run(tmp_path / "itself", (files[0], files[0]))
     moves = ["trajectory_id", "turn", "history_prices", "last_offer_price"]
     assert itself.select(moves).equals(table.select(moves)), "whoever is asked, the adapter plays"

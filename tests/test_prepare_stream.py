@@ -86,7 +86,7 @@ def cut_small(monkeypatch, rows):
     monkeypatch.setattr(sifting, "BATCH", rows)
     monkeypatch.setattr(grouping, "PARTITION", 4 * rows)
     monkeypatch.setattr(parquet_claims, "BATCH_ROWS", rows)
-    monkeypatch.setattr(jsonl, "BATCH_BYTES", 40 * rows)
+    monkeypatch.setattr(jsonl, "BATCH_BYTES", 400 * rows)  # about half as many lines
     monkeypatch.setattr(sifting, "_GAMES_AT_A_TIME", 3)
 
 
@@ -99,7 +99,7 @@ def test_the_way_and_the_batches_make_no_difference(troubled, tmp_path, monkeypa
     )
     assert {"last_offer", "history", "rho", "standing_offer"} <= set(kinds)
     assert outcome(troubled, tmp_path / "other", repair=not repair) != expected
-    for rows in (60, 700):
+    for rows in (150, 700):
         with monkeypatch.context() as patch:
             cut_small(patch, rows)
             assert outcome(troubled, tmp_path / f"cut{rows}", repair=repair) == expected

@@ -4,6 +4,7 @@ Where the check ends: the toy's tokenizer, chat template and response template a
 a hub model's template works is left to TRL's own tests.
 """
 
+import copy
 import subprocess
 import sys
 from functools import partial
@@ -18,19 +19,29 @@ pytest.importorskip("trl", reason="TRL is an extra: pip install -e '.[export]' -
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def quiet(monkeypatch):
-    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+@pytest.fixture(scope="module", autouse=True)
+def quiet():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(quiet):
+    """The example, and its toy model without any training; nobody may change them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        import trl_grpo
+
+        games = [trl_grpo.scripted_game(row) for row in tasks(40, seed=1)]
+        yield trl_grpo, games, *trl_grpo.toy(games)
 
 
 @pytest.fixture
-def toy(quiet, monkeypatch):
-    """The example, and its toy model without any training."""
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    import trl_grpo
-
-    games = [trl_grpo.scripted_game(row) for row in tasks(40, seed=1)]
-    return trl_grpo, games, *trl_grpo.toy(games)
+def toy(made):
+    """`made`, with a model and a tokenizer to change."""
+    module, games, model, tokenizer = made
+    return module, games, copy.deepcopy(model), copy.deepcopy(tokenizer)
 
 
 def trainer_of(toy, tmp_path, opponent="linear_standard", reward=utility_reward, rows=None):
@@ -121,7 +132,7 @@ def test_the_example_warms_up_its_toy(toy, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_example_runs(quiet, tmp_path):
+def test_the_example_runs(tmp_path):
     command = [sys.executable, str(ROOT / "examples" / "trl_grpo.py"), "--steps", "3", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

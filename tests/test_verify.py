@@ -158,7 +158,7 @@ def test_other_versions_and_folders(copy, tmp_path):
     resealed(copy, lambda document: document.update(schema_version=records.SCHEMA_VERSION))
     verified(copy)
     (copy / manifest.NAME).write_text(json.dumps({"schema_version": records.SCHEMA_VERSION}))
-    with pytest.raises(InputError, match="has no checksums"):
+    with pytest.raises(InputError, match="names no files with checksums, as an earlier version wrote it"):
         verified(copy)
     (copy / part_store.JOURNAL).write_text("")
     with pytest.raises(InputError, match="is not finished"):

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+
+from experiments.progress import progress
 
 from .parts import Played
 
-PLAIN_LINE_EVERY = 10.0
-"""Seconds between lines of progress where there is no terminal for a bar."""
 
-
-class _Rate(ProgressColumn):
-    """Games a second."""
-
-    def render(self, task: Task) -> Text:
-        """The rate of the last while."""
-        return Text("" if task.speed is None else f"{task.speed:,.0f} games/s")
-
-
-def progress(parts: Iterable[Played], total: int, done: int, console: Console) -> Iterator[Played]:
-    """The parts as they come, with a bar, or a line now and then where there is no terminal.
+def shown(parts: Iterable[Played], total: int, done: int, console: Console) -> Iterator[Played]:
+    """The parts as they come, and how far they are.
 
     Args:
         parts: as they are played.
@@ -34,19 +22,11 @@ def progress(parts: Iterable[Played], total: int, done: int, console: Console) -
         done: games of those parts that were there before.
         console: where to.
     """
-    columns = (TextColumn("collect"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    began = told = time.monotonic()
-    before = done
-    with Progress(*columns, console=console, disable=console.quiet or not console.is_terminal) as bar:
-        task = bar.add_task("collect", total=total, completed=done)
+    with progress("collect", "games", console, total, done) as tell:
         for played in parts:
             yield played
             done += played.part.games
-            bar.update(task, completed=done)
-            now = time.monotonic()
-            if not console.is_terminal and now - told > PLAIN_LINE_EVERY:
-                told, rate = now, (done - before) / (now - began)
-                console.out(f"{done:,} of {total:,} games, {rate:,.0f} games/s, {(total - done) / rate:,.0f} s to go")
+            tell(done, total)
 
 
 def summary(entries: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ its last change of id. Anything else is first spread over files by a hash of the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,21 +59,22 @@ class _Seen:
         self._known, self._recent, self._waiting = known, [], 0
 
 
-def contiguous(reader: Reader, report: Report) -> Iterator[Corpus]:
+def contiguous(reader: Reader, report: Report) -> Generator[Corpus, None, None]:
     """Whole ids in the order of the input.
 
     Raises:
         ScatteredError: the rows of an id are not all next to each other; perhaps only found after the last batch.
     """
     seen, carried = _Seen(), list[pa.Table]()
-    for table in _named(reader, report, BATCH):
-        codes = table["trajectory_id"].chunk(0).indices.to_numpy()
-        changes = np.flatnonzero(np.diff(codes)) + 1
-        if len(changes):
-            yield _whole([*carried, table.slice(0, changes[-1])], seen)
-            carried = []
-            table = table.slice(changes[-1])
-        carried.append(table)
+    with contextlib.closing(_named(reader, report, BATCH)) as tables:
+        for table in tables:
+            codes = table["trajectory_id"].chunk(0).indices.to_numpy()
+            changes = np.flatnonzero(np.diff(codes)) + 1
+            if len(changes):
+                yield _whole([*carried, table.slice(0, changes[-1])], seen)
+                carried = []
+                table = table.slice(changes[-1])
+            carried.append(table)
     if carried:
         yield _whole(carried, seen)
     seen.check()
@@ -87,14 +88,15 @@ def _whole(tables: list[pa.Table], seen: _Seen) -> Corpus:
     return group(table)
 
 
-def scattered(reader: Reader, report: Report, folder: Path) -> Iterator[Corpus]:
+def scattered(reader: Reader, report: Report, folder: Path) -> Generator[Corpus, None, None]:
     """Whole ids in any order, each batch in that of its first rows; spills files into ``folder``."""
     n = int(np.clip(-(-reader.about() // PARTITION), 1, _MOST_PARTITIONS))
     streams = [Stream(folder / f"ids-{k:03d}.arrow", PLAIN) for k in range(n)]
     with contextlib.ExitStack() as writing:
         for stream in streams:
             writing.enter_context(stream)
-        for table in _named(reader, report, _SPREAD * BATCH):
+        named = writing.enter_context(contextlib.closing(_named(reader, report, _SPREAD * BATCH)))
+        for table in named:
             for k, rows in _spread(text_hashes(table["trajectory_id"].chunk(0)) % np.uint64(n)):
                 streams[k].append(table.take(pa.array(rows)))
     for stream in streams:
@@ -110,15 +112,16 @@ def _spread(part: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.intp]]]:
         yield int(part[rows[0]]), rows
 
 
-def _named(reader: Reader, report: Report, rows: int) -> Iterator[pa.Table]:
+def _named(reader: Reader, report: Report, rows: int) -> Generator[pa.Table, None, None]:
     """The rows that say whose they are, in one chunk each; the others are reported."""
-    for table in reader.tables(rows):
-        ids = table["trajectory_id"]
-        if ids.null_count:
-            report.add_nameless(table.filter(ids.is_null()))
-            table = table.filter(ids.is_valid()).combine_chunks()
-        if len(table):
-            yield table
+    with contextlib.closing(reader.tables(rows)) as tables:
+        for table in tables:
+            ids = table["trajectory_id"]
+            if ids.null_count:
+                report.add_nameless(table.filter(ids.is_null()))
+                table = table.filter(ids.is_valid()).combine_chunks()
+            if len(table):
+                yield table
 
 
 def encoded(table: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Reading a log of decisions line by line: the seed's (`experiments.corpus.dataset_writer`) and whoever writes its fields.
+"""Reading lines of a log of decisions: the seed's (`experiments.corpus.dataset_writer`) and whoever writes its fields.
 
 A whole batch of lines is converted at once; only where that fails is each line looked at. What is wrong with a line is one
 of `experiments.corpus.claims.FAULTS`, and its number is never lost.
@@ -11,7 +11,6 @@ import gc
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from .line_faults import FIELDS, LARGEST, NUMBER, WORDS, diagnosis, fault_of
 from .records import HISTORY_LENGTH
 
 BATCH_BYTES = 1 << 20
-"""Of lines at a time."""
+"""Of a block of lines."""
 _FLOATS = ("reservation", "price_low", "price_high", "last_offer", "price", "rho", "turns", "zopa_low", "zopa_high")
 
 
@@ -32,20 +31,19 @@ class _BadValueError(ValueError):
     """A value of the wrong kind."""
 
 
-def read_lines(path: Path) -> Iterator[tuple[pa.Table, int]]:
-    """Batches of a log: `CLAIMS`, ``place`` being the number of the line from 1, and how many lines there were so far.
+def read_lines(lines: list[bytes], is_beginning: bool) -> pa.Table:
+    """Some lines of a log: `CLAIMS`, ``place`` being the number of the line from 1.
 
     Blank lines are no records; they count as lines.
+
+    Args:
+        lines: at least one.
+        is_beginning: whether the log begins with them.
     """
-    number = 0
-    with path.open("rb") as file:
-        while lines := file.readlines(BATCH_BYTES):
-            if not number:
-                lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")  # the mark that some editors begin a file with
-            with _no_collections():
-                table = _table(lines, number + 1)
-            number += len(lines)
-            yield table, number
+    if is_beginning:
+        lines = [lines[0].removeprefix(b"\xef\xbb\xbf"), *lines[1:]]  # the mark that some editors begin a file with
+    with _no_collections():
+        return _table(lines, 1)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def read_table(path: Path) -> Iterator[tuple[pa.Table, int]]:
     Raises:
         InputError: not a Parquet file, or one without the columns of a table of steps.
     """
-    try:
+    with _readable(path):
         schema = pq.read_schema(path)
         missing = [name for name in REQUIRED if name not in schema.names]
         if missing:
@@ -58,6 +59,22 @@ def read_table(path: Path) -> Iterator[tuple[pa.Table, int]]:
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
                     yield _Batch(path, batch, done).table(), done + len(batch)
                     done += len(batch)
+
+
+def rows_of(path: Path) -> int:
+    """How many rows a table says that it has.
+
+    Raises:
+        InputError: not a Parquet file.
+    """
+    with _readable(path), pq.ParquetFile(path) as file:
+        return file.metadata.num_rows
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is not a readable Parquet file ({reason}); collect again, or name another") from None
@@ -166,7 +183,7 @@ class _Batch:
         needed = needed or name in _NEEDED_NUMBERS
         if needed and column.null_count:
             self._mark(_nulls(column), "missing_field")
-        number = column.fill_null(np.nan).to_numpy() if column.null_count else column.to_numpy()
+        number = _floats(column)
         self._mark(~np.isfinite(number) if needed else np.isinf(number), "not_finite")
         return number
 
@@ -174,7 +191,7 @@ class _Batch:
         roles, prices = (self._list(name) for name in ("history_roles", "history_prices"))
         length, of_prices = np.diff(roles.offsets.to_numpy()), np.diff(prices.offsets.to_numpy())
         self._mark(length != of_prices, "wrong_type")
-        number = prices.values.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        number = _floats(prices.values)
         self._mark(_in_lists(prices, ~np.isfinite(number)), "not_finite")
         code = _codes(roles.values, _WORDS["role"])
         self._mark(_in_lists(roles, code < 0), "wrong_type")
@@ -198,6 +215,9 @@ class _Batch:
                 values = values.cast(pa.string()).dictionary_encode()
         except pa.ArrowException:
             raise InputError(f"{self._path}: column {name} is {column.type}, expected a list of {kind}") from None
+        if not column.null_count:
+            starts = column.offsets.to_numpy()
+            return pa.ListArray.from_arrays(pa.array((starts - starts[0]).astype(np.int32)), values)
         lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), values)
@@ -207,10 +227,16 @@ def _nulls(column: pa.Array) -> NDArray[np.bool_]:
     return column.is_null().to_numpy(zero_copy_only=False)
 
 
+def _floats(column: pa.DoubleArray) -> NDArray[np.float64]:
+    """Null is NaN. Filling nulls copies, so that it is left where there are none."""
+    return (column.fill_null(np.nan) if column.null_count else column).to_numpy(zero_copy_only=False)
+
+
 def _codes(text: pa.DictionaryArray, words: pa.Array) -> NDArray[np.int8]:
     """Which of ``words`` each text is, -1 where none."""
     known = pc.index_in(text.dictionary, words).fill_null(-1).to_numpy(zero_copy_only=False)
-    return np.append(known, -1).astype(np.int8)[text.indices.fill_null(-1).to_numpy()]
+    codes = text.indices.fill_null(-1) if text.null_count else text.indices
+    return np.append(known, -1).astype(np.int8)[codes.to_numpy()]
 
 
 def _in_lists(lists: pa.ListArray, marked: NDArray[np.bool_]) -> NDArray[np.bool_]:

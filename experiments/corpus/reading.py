@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bargain_env.errors import InputError
+from experiments.match.engines import Warn
+from experiments.progress import Tell
 
 from .claims import CLAIMS
-from .jsonl import read_lines
-from .parquet_claims import read_table
+from .log_blocks import read_logs
+from .overlap import ahead
+from .parquet_claims import read_table, rows_of
 
 _NAMES = (
     "steps.parquet",
@@ -27,6 +34,36 @@ _NAMES = (
 _LOGS = (".jsonl", ".ndjson", ".json")
 _BYTES_OF_A_STEP = 250
 """The least that a line of a log takes: only memory depends on it."""
+_AHEAD = 2
+"""Batches that are read before they are asked for."""
+
+
+def _say_nothing(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How an input is read; what is read does not depend on it.
+
+    Attributes:
+        workers: processes and threads at a time, about; 1 for this process and thread alone.
+        warn: told of a worker that died.
+        tell: told how many rows were read, and how many there are, about.
+    """
+
+    workers: int = 1
+    warn: Warn = _say_nothing
+    tell: Tell = _say_nothing
+
+
+class _Piece(NamedTuple):
+    """Some rows: index of the file, `CLAIMS` with places in it, its rows and its size (see `Reader`) up to their end."""
+
+    file: int
+    table: pa.Table
+    rows: int
+    size: int
 
 
 class Reader:
@@ -42,12 +79,15 @@ class Reader:
 
     Attributes:
         files: what is read.
+        effort: how it is read.
         rows: how many rows were read so far, those that cannot be understood included.
     """
 
     def __init__(self, path: Path) -> None:
         self.files = _files(path)
+        self._are_logs = self.files[0].suffix in _LOGS
         self.folder = path if path.is_dir() else path.parent
+        self.effort = Effort()
         self.rows = 0
         self._bases: list[int] = []
 
@@ -56,7 +96,7 @@ class Reader:
         """Of the files, within their folder."""
         return [file.relative_to(self.folder).as_posix() for file in self.files]
 
-    def tables(self, rows: int) -> Iterator[pa.Table]:
+    def tables(self, rows: int) -> Generator[pa.Table, None, None]:
         """Everything from the beginning on, as `CLAIMS` in batches of about ``rows`` rows.
 
         Raises:
@@ -64,28 +104,50 @@ class Reader:
         """
         self.rows, self._bases = 0, []
         waiting: list[pa.Table] = []
-        for table in self._batches():
-            waiting.append(table)
-            if sum(map(len, waiting)) >= rows:
-                yield _joined(waiting)
-                waiting = []
+        with contextlib.closing(self._batches()) as batches:
+            for table in batches:
+                waiting.append(table)
+                if sum(map(len, waiting)) >= rows:
+                    yield _joined(waiting)
+                    waiting = []
         if waiting:
             yield _joined(waiting)
 
-    def _batches(self) -> Iterator[pa.Table]:
-        base = 0
-        for file in self.files:
-            self._bases.append(base)
-            is_log = file.suffix in _LOGS
-            before, rows = self.rows, 0
-            for table, so_far in read_lines(file) if is_log else read_table(file):
-                rows = so_far
-                if len(table):
-                    self.rows += len(table)
-                    yield table.set_column(0, CLAIMS.field("place"), pc.add(table["place"], base))
-            if self.rows == before:
-                raise InputError(f"{file} is empty; collect again, or name another input")
-            base += rows + is_log  # lines are counted from 1
+    def _batches(self) -> Generator[pa.Table, None, None]:
+        base, read = 0, 0
+        with contextlib.closing(ahead(self._pieces(), 0 if self.effort.workers == 1 else _AHEAD)) as pieces:
+            for file, of_file in itertools.groupby(pieces, key=lambda piece: piece.file):
+                self._bases.append(base)
+                before = self.rows
+                for piece in of_file:
+                    rows, size = piece.rows, read + piece.size
+                    if len(piece.table):
+                        self.rows += len(piece.table)
+                        self.effort.tell(self.rows, max(self.rows, round(self.rows * sum(self._sizes) / max(size, 1))))
+                        yield piece.table.set_column(0, CLAIMS.field("place"), pc.add(piece.table["place"], base))
+                if self.rows == before:
+                    raise InputError(f"{self.files[file]} is empty; collect again, or name another input")
+                base += rows + self._are_logs  # lines are counted from 1
+                read += self._sizes[file]
+
+    def _pieces(self) -> Generator[_Piece, None, None]:
+        """All rows in order; at least one piece of each file, which may be empty."""
+        if self._are_logs:
+            with contextlib.closing(read_logs(self.files, self.effort.workers, self.effort.warn)) as blocks:
+                for block, table, lines in blocks:
+                    yield _Piece(block.file, table, lines, block.stop)
+            return
+        for number, file in enumerate(self.files):
+            yield _Piece(number, CLAIMS.empty_table(), 0, 0)
+            for table, rows in read_table(file):
+                yield _Piece(number, table, rows, rows)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        """Of each file: bytes of a log, rows of a table."""
+        if self._are_logs:
+            return [file.stat().st_size for file in self.files]
+        return [rows_of(file) for file in self.files]
 
     def locate(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """``[N]`` index of the file of each place, and ``[N]`` its row there from 0, or its line from 1."""
@@ -93,20 +155,14 @@ class Reader:
         file = np.searchsorted(bases, places, side="right") - 1
         return file, places - bases[file]
 
-    def counted(self, file: int) -> str:
+    @property
+    def counted(self) -> str:
         """What is counted in a file: ``line`` or ``row``."""
-        return "line" if self.files[file].suffix in _LOGS else "row"
+        return "line" if self._are_logs else "row"
 
     def about(self) -> int:
         """How many rows there are, or somewhat more."""
-        total = 0
-        for file in self.files:
-            if file.suffix in _LOGS:
-                total += file.stat().st_size // _BYTES_OF_A_STEP
-            else:
-                with pq.ParquetFile(file) as table:
-                    total += table.metadata.num_rows
-        return total
+        return sum(self._sizes) // (_BYTES_OF_A_STEP if self._are_logs else 1)
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:

@@ -117,7 +117,7 @@ def _problem(kind: str, count: _Count, reader: Reader) -> Problem:
         steps=count.steps,
         action=count.action,
         examples=[name for _, name in count.examples],
-        first=f"{reader.names[file[0]]}:{reader.counted(file[0])} {number[0]}",
+        first=f"{reader.names[file[0]]}:{reader.counted} {number[0]}",
         rows=rows,
         rows_left_out=count.steps - len(places),
     )

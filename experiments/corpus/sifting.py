@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,12 +142,18 @@ def sift(reader: Reader, repair: bool, folder: Path) -> Sifted:
         return _sift(reader, lambda report: scattered(reader, report, spread), repair, spread)
 
 
-def _sift(reader: Reader, batches: Callable[[Report], Iterator[Corpus]], repair: bool, folder: Path) -> Sifted:
+def _sift(
+    reader: Reader, batches: Callable[[Report], Generator[Corpus, None, None]], repair: bool, folder: Path
+) -> Sifted:
     folder.mkdir()
     report, games, ids = Report(), Games(folder), 0
     sieve = Sieve(repair, report)
-    with contextlib.closing(games), Stream(folder / "merged.arrow", PLAIN) as merged:
-        for corpus in batches(report):
+    with (
+        contextlib.closing(games),
+        Stream(folder / "merged.arrow", PLAIN) as merged,
+        contextlib.closing(batches(report)) as corpora,
+    ):
+        for corpus in corpora:
             sound, several = sieve.sift(corpus)
             games.add(sound)
             if several is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 from .processes import Processes
@@ -35,7 +35,15 @@ class Crew(Protocol):
         """End all workers, busy ones too."""
 
 
-def play(player: Player, job: Order, numbers: Sequence[int], workers: int, engine: Engine, warn: Warn) -> Iterator[Any]:
+def play(
+    player: Player,
+    job: Order,
+    numbers: Sequence[int],
+    workers: int,
+    engine: Engine,
+    warn: Warn,
+    ahead: int | None = None,
+) -> Generator[Any, None, None]:
     """Play shards, in the order of ``numbers`` or nearly so; each is yielded when it is finished.
 
     Args:
@@ -45,6 +53,8 @@ def play(player: Player, job: Order, numbers: Sequence[int], workers: int, engin
         workers: how many play at once; one process worker is this process itself.
         engine: who they are.
         warn: told of a worker that died.
+        ahead: how far from the earliest shard that is not finished another may be begun, where ``numbers`` rise: so many at
+            most need be kept by who wants them in order.
 
     Raises:
         InputError: Ray is wanted and not installed.
@@ -56,12 +66,14 @@ def play(player: Player, job: Order, numbers: Sequence[int], workers: int, engin
         count = min(workers, len(numbers))
         crew: Crew = Processes(job, count) if engine == "process" else RayActors(job, count)
         try:
-            yield from _drive(crew, count, numbers, player.shards, warn)
+            yield from _drive(crew, count, numbers, player.shards, warn, ahead)
         finally:
             crew.stop()
 
 
-def _drive(crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[Any], warn: Warn) -> Iterator[Any]:
+def _drive(
+    crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[Any], warn: Warn, ahead: int | None = None
+) -> Iterator[Any]:
     """Hand out shards. One whose worker died is tried once more by another; nobody takes the dead one's place.
 
     What killed it was most likely the machine's want of memory, which fewer workers need less of.
@@ -70,7 +82,7 @@ def _drive(crew: Crew, workers: int, numbers: Sequence[int], shards: Sequence[An
     busy: dict[int, int] = {}
     lost: collections.Counter[int] = collections.Counter()
     while todo or busy:
-        while todo and idle:
+        while todo and idle and (ahead is None or todo[0] < min(busy.values(), default=todo[0]) + ahead):
             worker = idle.popleft()
             busy[worker] = todo.popleft()
             crew.ask(worker, busy[worker])
