@@ -20,10 +20,11 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,6 +52,7 @@ from experiments.progress import Tell, progress
 
 _BEHIND = 4
 """Tables that wait to be written."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +90,14 @@ def run(settings: Settings) -> dict[str, Any]:
     """Prepare; returns the manifest.
 
     Raises:
-        InputError: a setting or the input is bad, nothing sound is left, or there is a problem under ``--strict``.
+        InputError: a setting or the input is bad, nothing sound is left, there is a problem under ``--strict``, or the disk
+            is full.
     """
     _check(settings)
     console = cli.console(settings.quiet or settings.json)
     reader = Reader(settings.input)
     _check_out(settings, reader)
-    with temporary_folder(settings.out) as folder:
+    with _room(settings.out), temporary_folder(settings.out) as folder:
         sifted = _sifted(reader, settings, folder, console)
         found = {"trajectories": sifted.ids, "steps": reader.rows}
         console.out(f"read {found['steps']:,} steps under {found['trajectories']:,} ids from {_listed(reader)}")
@@ -126,6 +129,20 @@ def run(settings: Settings) -> dict[str, Any]:
         print(json.dumps(document))
     _report(console, settings, document)
     return document
+
+
+@contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """A full disk becomes an `InputError`; what was written by then goes away with its temporary files."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(
+            f"no room to write {out} ({os.strerror(error.errno)}); nothing written: make room, some twice what the input "
+            "takes as Parquet, or choose another --out, and give the command again"
+        ) from error
 
 
 def _sifted(reader: Reader, settings: Settings, folder: Path, console: Console) -> Sifted:

@@ -1,6 +1,11 @@
 """`experiments.prepare` with any number of workers: the same bytes, the same report, and one clear error when they die."""
 
+import errno
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +113,30 @@ def test_when_all_workers_are_killed_nothing_is_written(damaged, tmp_path, small
 def test_bad_numbers_are_refused(raw, tmp_path):
     with pytest.raises(prepare.InputError, match="--workers 0 must be at least 1"):
         outcome(raw, tmp_path / "out", 0)
+
+
+FULL = """
+import resource, sys
+from experiments import cli, prepare
+size = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+cli.main(prepare.Settings, prepare.run, sys.argv[1:])
+"""
+"""Prepares where no file can grow beyond a size, as on a disk that is full."""
+
+
+@pytest.mark.parametrize(("size", "workers"), [(2_000, 1), (20_000, 2)])
+def test_a_disk_that_is_full(raw, tmp_path, size, workers):
+    """The games that wait, or the table, cannot be written: one line that says so, and nothing is left."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "out"
+    chosen = [str(raw), "--out", str(out), "--workers", str(workers)]
+    command = [sys.executable, "-c", FULL, str(size), *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: no room to write {out} ({os.strerror(errno.EFBIG)}); nothing written: make room, some twice what the "
+        "input takes as Parquet, or choose another --out, and give the command again"
+    ]
+    assert not list(tmp_path.glob(".out*"))
+    assert not out.exists() or not list(out.iterdir())
