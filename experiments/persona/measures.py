@@ -99,7 +99,7 @@ def sums(truth: Truth, predicted: Predicted, cluster: Ints) -> tuple[Floats, Flo
     count = int(cluster.max()) + 1 if len(cluster) else 0
 
     def added(values: NDArray) -> Floats:
-        return np.bincount(cluster, weights=values.astype(np.float64), minlength=count)
+        return np.bincount(cluster, weights=values.astype(np.float64), minlength=count).astype(np.float64)
 
     top, bottom = (np.stack([added(np.asarray(pair[half])) for pair in columns], axis=1) for half in (0, 1))
     return top, bottom
