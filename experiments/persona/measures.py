@@ -55,8 +55,8 @@ class Predicted:
     """What one arm says of K decisions.
 
     Attributes:
-        accept: ``[K]`` its likeliest legal answer accepts.
-        price: ``[K]`` share of the price range of its likeliest offer; NaN where it accepts.
+        accept: ``[K]`` its legal answer accepts.
+        price: ``[K]`` share of the price range that it offers; NaN where it accepts.
         log_likelihood: ``[K]`` of what was done, in nats a decision, among all texts.
         invalid: ``[K]`` what it writes, left free, is no legal answer.
         text: ``[K]`` that writing.
