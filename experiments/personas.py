@@ -39,6 +39,7 @@ from experiments.persona.report import report
 from experiments.stages import claim, require_least
 from hyperlora.adapters.many import LoRAPlan
 from hyperlora.base import NANO, load_base
+from hyperlora.decode.modes import Mode
 from hyperlora.prompt import SEATED, markers
 
 TRAINED, REPORT = "train.json", "report.md"
@@ -126,6 +127,9 @@ class Eval:
     """Folder of ``make`` that ``train`` has been through."""
     out: Path | None = None
     """Where results go; DATA by default."""
+    decode: str = "greedy"
+    """How answers are read off probabilities: ``greedy`` takes the likeliest text; ``median`` and ``mean`` accept where
+    P(ACCEPT) among legal answers is at least a half, and offer the median or mean of the prices."""
     games_curve: str = "5,10,20,30"
     """Numbers of training games to train on anew, a comma list; empty for none. Those beyond what there is are left out."""
     curve_personas: int = 20
@@ -288,11 +292,15 @@ def evaluate(settings: Eval) -> dict[str, Any]:
         InputError: as `run`.
     """
     require_least(settings, {"curve_personas": 1, "seed": 0})
+    if Mode.parse(settings.decode).draws or settings.decode == "free":
+        raise InputError(
+            f"--decode {settings.decode} draws or writes freely; choose median, mean, greedy or quantile:Q"
+        )
     data = read_data(settings.data)
     trained = _trained(settings.data, data.digest)
     console = cli.console(settings.quiet or settings.json)
     out = cli.output_folder(settings.out or settings.data)
-    arms = Arms(data, trained.model_name, trained.prompt_format)
+    arms = Arms(data, trained.model_name, trained.prompt_format, settings.decode)
     found = evaluating.evaluate(
         arms, _curve(settings, data.settings["games"]), settings.curve_personas, plan_of(trained), settings.seed,
         lambda text: console.print(text, soft_wrap=True),

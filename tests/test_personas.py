@@ -342,6 +342,8 @@ def test_steps_in_the_wrong_order_say_what_to_run_first(made, tmp_path):
             command(step, tmp_path, "--quiet")
     with pytest.raises(InputError, match=r"experiments\.personas train"):
         command("eval", made, "--quiet")
+    with pytest.raises(InputError, match="--decode sample"):
+        command("eval", made, "--decode", "sample:0.7", "--quiet")
     with pytest.raises(InputError, match="--threads 0"):
         command("train", made, "--threads", 0)
     with pytest.raises(InputError, match="rank 0"):

@@ -20,6 +20,7 @@ from hyperlora.base import load_base
 from hyperlora.binding import bind_rho
 from hyperlora.checkpoint import load_hyperlora_adapter
 from hyperlora.data import NegotiationDataset
+from hyperlora.decode.modes import Mode
 from hyperlora.decode.scorer import Scorer
 from hyperlora.peft_format import PEFT_CONFIG
 
@@ -37,6 +38,7 @@ class Arms:
         data: the personas.
         model_name: the base of all adapters.
         prompt_format: of their training.
+        decode: mode of the answers; see `hyperlora.decode.scorer.Scorer`.
 
     Attributes:
         names: of the arms there are.
@@ -46,8 +48,8 @@ class Arms:
         InputError: an adapter is missing or belongs to another base or other data.
     """
 
-    def __init__(self, data: PersonaData, model_name: str, prompt_format: int) -> None:
-        self.data = data
+    def __init__(self, data: PersonaData, model_name: str, prompt_format: int, decode: str = "greedy") -> None:
+        self.data, self.decode = data, Mode.parse(decode)
         self.model, self.tokenizer = load_base(model_name)
         self.dataset: NegotiationDataset = data.dataset(self.tokenizer, prompt_format)
         self._may_accept = data.facts(prompt_format).may_accept
@@ -115,11 +117,11 @@ class Arms:
         return self.weights, owner if arm == PER_PERSONA else self.others[owner]
 
     def predict(self, arm: str, rows: Ints, tell: Callable[[int, int], None] = lambda done, total: None) -> Predicted:
-        """Greedy answers, constrained and free, and log-likelihoods of these rows."""
+        """Legal answers, what is written freely, and log-likelihoods of these rows."""
         accept, price = np.zeros(len(rows), dtype=bool), np.full(len(rows), np.nan)
         invalid, text = np.zeros(len(rows), dtype=bool), np.empty(len(rows), dtype=object)
         model = self.gated if arm == GATED else self.model
-        strict, free = (Scorer(model, self.tokenizer, mode) for mode in ("greedy", "free"))
+        strict, free = (Scorer(model, self.tokenizer, mode) for mode in (self.decode, "free"))
         done = 0
         for places, bound, rho in self._batches(arm, rows):
             prompts, may_accept = self.prompts(rows[places]), self._may_accept[rows[places]]

@@ -55,10 +55,12 @@ def play_games(personas: Sequence[Persona], games: int, seed: int, max_turns: in
         raise InputError(f"--games {games} must lie in {FEWEST_GAMES} … {GAMES_APART}: each split needs one")
     owner = np.repeat(np.arange(len(personas)), games)
     ids = owner * GAMES_APART + np.tile(np.arange(games), len(personas))
-    parts, names, order = [], [], []
+    parts: list[Trajectories] = []
+    names: list[NDArray[np.object_]] = []
+    order: list[NDArray[np.intp]] = []
     for preset in dict.fromkeys(persona.preset for persona in personas):
-        mine = np.flatnonzero([personas[k].preset == preset for k in owner])
-        result, who = _play_preset([personas[k] for k in owner[mine]], preset, ids[mine], seed, max_turns)
+        mine = np.flatnonzero([personas[k].preset == preset for k in owner.tolist()])
+        result, who = _play_preset([personas[k] for k in owner[mine].tolist()], preset, ids[mine], seed, max_turns)
         parts, names, order = [*parts, result], [*names, who], [*order, mine]
     back = np.argsort(np.concatenate(order))
     result, who = concatenate(parts).take(back), np.concatenate(names)[back]

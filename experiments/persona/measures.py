@@ -55,8 +55,8 @@ class Predicted:
     """What one arm says of K decisions.
 
     Attributes:
-        accept: ``[K]`` its likeliest legal answer accepts.
-        price: ``[K]`` share of the price range of its likeliest offer; NaN where it accepts.
+        accept: ``[K]`` its legal answer accepts.
+        price: ``[K]`` share of the price range that it offers; NaN where it accepts.
         log_likelihood: ``[K]`` of what was done, in nats a decision, among all texts.
         invalid: ``[K]`` what it writes, left free, is no legal answer.
         text: ``[K]`` that writing.
@@ -99,7 +99,7 @@ def sums(truth: Truth, predicted: Predicted, cluster: Ints) -> tuple[Floats, Flo
     count = int(cluster.max()) + 1 if len(cluster) else 0
 
     def added(values: NDArray) -> Floats:
-        return np.bincount(cluster, weights=values.astype(np.float64), minlength=count)
+        return np.bincount(cluster, weights=values.astype(np.float64), minlength=count).astype(np.float64)
 
     top, bottom = (np.stack([added(np.asarray(pair[half])) for pair in columns], axis=1) for half in (0, 1))
     return top, bottom
