@@ -7,8 +7,8 @@ rate, by its own number of steps.
 
 What the others are changes nothing but the rounding: an adapter's rows are padded to the longest of all, and its products
 are formed in larger ones, so float32 sums come in another order. AdamW divides a gradient by its own size, which carries
-such a difference on: after a hundred steps weights agree to some 1e-4 and losses to some 1e-5, and where rounding tips the
-choice of the best epoch, to nothing better than two epochs do. The same group of adapters gives the same bytes.
+such a difference on from step to step, and where rounding tips the choice of the best epoch, weights agree no better than
+two epochs do. The same group of adapters gives the same bytes.
 """
 
 from __future__ import annotations
