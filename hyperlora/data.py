@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,13 @@ from torch.utils.data import Dataset
 from bargain_env.errors import InputError
 
 from .losses import IGNORE
-from .prompt import K_HISTORY, SEATED, decision_prompt, decision_target, price_axis
-from .tokens import encode
+from .prompt import K_HISTORY
+from .token_cache import TokenCache, tokenised
+from .tokenise import FACTS, Spelling, texts
 
-REQUIRED = (
-    "rho_train",
-    "turn",
-    "max_turns",
-    "price_low",
-    "price_high",
-    "reservation_price",
-    "last_offer_price",
-    "history_roles",
-    "history_prices",
-    "target_action",
-    "target_price",
-)
-_CHUNK = 20_000
+__all__ = ["REQUIRED", "HyperLoRACollator", "NegotiationDataset", "StepSampler", "read_steps", "steps_file", "texts"]
+
+REQUIRED = ("rho_train", *FACTS)
 
 
 def steps_file(data: Path) -> Path:
@@ -120,6 +109,7 @@ class NegotiationDataset(Dataset):
         rho: ``[N]`` labels that replace ``rho_train`` (for ρ-blind pretraining and ablations).
         row_weights: ``[N]`` by which the loss on each row's tokens is weighed.
         text_rho: ρ that every prompt says in place of its row's, which the gates alone see then (for ablations).
+        cache: where token ids are kept; by default nowhere.
 
     Raises:
         InputError: the table is unusable, or a target does not fit in ``max_length``.
@@ -137,6 +127,7 @@ class NegotiationDataset(Dataset):
         rho: NDArray[np.float64] | None = None,
         text_rho: float | None = None,
         row_weights: NDArray[np.float64] | None = None,
+        cache: TokenCache | None = None,
     ) -> None:
         if not isinstance(table, pa.Table):
             table = read_steps(Path(table))
@@ -144,20 +135,15 @@ class NegotiationDataset(Dataset):
         width = table["price_high"].to_numpy() - table["price_low"].to_numpy()
         keep = np.flatnonzero(width > 1e-6)
         self.dropped = table.num_rows - len(keep)
-        table = table.take(keep)
+        table = table if not self.dropped else table.take(keep)
         self.rho = labels[keep].astype(np.float32)
         self.pad_token_id = int(tokenizer.pad_token_id)
         said = self.rho if text_rho is None else np.full_like(self.rho, text_rho)
-        chunks = [
-            _tokenise(table.slice(i, _CHUNK), said[i : i + _CHUNK], tokenizer, k_history, max_length, prompt_format)
-            for i in range(0, table.num_rows, _CHUNK)
-        ]
-        if not chunks:
+        if not table.num_rows:
             raise InputError("every row has a degenerate price range; nothing to train on")
-        self.ids: NDArray[np.int32] = np.concatenate([c[0] for c in chunks])
-        self.lengths: NDArray[np.int64] = np.concatenate([c[1] for c in chunks])
-        self.prompt_lengths: NDArray[np.int64] = np.concatenate([c[2] for c in chunks])
-        self.places: NDArray[np.int8] = np.concatenate([c[3] for c in chunks])
+        how = Spelling(tokenizer, k_history, max_length, prompt_format)
+        made = tokenised(table, said, how) if cache is None else cache.sequences(table, said, how)
+        self.ids, self.places, self.lengths, self.prompt_lengths = made
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self._weight_of_place = np.array([1.0, *decimal_weights], dtype=np.float32)
         self._prompt_weight = prompt_weight
@@ -205,82 +191,6 @@ class NegotiationDataset(Dataset):
             "weights": torch.from_numpy(weights),
             "rho": torch.from_numpy(self.rho[rows, None]),
         }
-
-
-Chunk = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int8]]
-
-
-def _tokenise(
-    table: pa.Table, rho: NDArray[np.float32], tokenizer: Any, k: int, max_length: int, prompt_format: int
-) -> Chunk:
-    """Flat ids, length and prompt length of each row, and the decimal place of each token."""
-    prompts, targets = texts(table, rho, k, prompt_format)
-    prompt_ids, target_ids = encode(tokenizer, prompts), encode(tokenizer, targets)
-    end = [int(tokenizer.eos_token_id)]
-    rows, prompt_lengths, places = [], [], []
-    spelled = {tuple(ids): decimal_places(tokenizer, ids) for ids in {tuple(t): t for t in target_ids}.values()}
-    for prompt, target in zip(prompt_ids, target_ids, strict=True):
-        room = max_length - len(target) - 1
-        if room < 1:
-            raise InputError(
-                f"max_length {max_length} leaves no room for a prompt before its {len(target) + 1} target tokens"
-            )
-        rows.append(prompt[-room:] + target + end)
-        prompt_lengths.append(min(len(prompt), room))
-        places.append([0] * prompt_lengths[-1] + spelled[tuple(target)] + [0])
-    return (
-        np.fromiter(chain.from_iterable(rows), dtype=np.int32),
-        np.array([len(row) for row in rows], dtype=np.int64),
-        np.array(prompt_lengths, dtype=np.int64),
-        np.fromiter(chain.from_iterable(places), dtype=np.int8),
-    )
-
-
-def decimal_places(tokenizer: Any, target: Sequence[int]) -> list[int]:
-    """For each token of an answer the decimal place that it completes; 0 for those that write no decimal."""
-    texts = [tokenizer.decode(list(target[: i + 1])).partition(".")[2] for i in range(len(target))]
-    return [min(len(text), 4) for text in texts]
-
-
-def texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
-    """Prompt and answer of every row, none of which has a degenerate price range.
-
-    Args:
-        table: columns `REQUIRED`, and ``role`` for format 4.
-        rho: ``[N]`` what the prompts ask for.
-        k: history slots.
-        prompt_format: 1, 2, 3 or 4.
-
-    Raises:
-        InputError: format 4 without the column ``role``.
-    """
-    if prompt_format == SEATED and "role" not in table.column_names:
-        raise InputError("prompt format 4 needs the column 'role'; make the table with `python -m experiments.prepare`")
-    wanted = [name for name in REQUIRED if name != "rho_train"] + (["role"] if prompt_format == SEATED else [])
-    columns = {name: table[name].to_pylist() for name in wanted}
-    prompts, targets = [], []
-    for i in range(table.num_rows):
-        row = {name: values[i] for name, values in columns.items()}
-        low, high = row["price_low"], row["price_high"]
-        prompts.append(
-            decision_prompt(
-                rho=float(rho[i]),
-                turn=row["turn"],
-                max_turns=row["max_turns"],
-                reservation=row["reservation_price"],
-                roles=row["history_roles"],
-                prices=row["history_prices"],
-                last_offer=row["last_offer_price"],
-                low=low,
-                high=high,
-                k=k,
-                prompt_format=prompt_format,
-                seat=row.get("role"),
-            )
-        )
-        axis = price_axis(prompt_format, low, high, row["reservation_price"], row.get("role"))
-        targets.append(decision_target(row["target_action"], row["target_price"], axis))
-    return prompts, targets
 
 
 class HyperLoRACollator:

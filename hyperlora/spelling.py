@@ -1,12 +1,8 @@
-"""Prompts spelled in pieces: each distinct piece is tokenised once, and a row is a gather over the pieces.
-
-A prompt is a line for each fact, and there are few facts: some 10^4 prices, 10^4 values of ρ, a few clocks. So its ids are
-those of its pieces one after another, for every tokenizer that never joins a piece to its neighbour. Nothing here checks
-that it does not: whoever uses these pieces has to compare some rows with the same rows spelled as a whole.
-"""
+"""Exact rounding of arrays, and a table of pieces of text whose token ids are known."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,46 +40,42 @@ def rounded(shares: Floats, scale: int = SCALE) -> Ints:
 
 
 class Pieces:
-    """Token ids of every piece met so far; number 0 is the empty one."""
+    """Token ids of every piece met so far; number 0 is the empty one.
 
-    def __init__(self, tokenizer: Any, places: Callable[[Sequence[int]], list[int]] | None = None) -> None:
-        self._tokenizer, self._places = tokenizer, places
-        self._numbers: dict[tuple[str, Any], int] = {}
-        self.texts: list[str] = [""]
-        self._rows: list[list[int]] = [[]]
-        self._marks: list[list[int]] = [[]]
-        self._flat: tuple[NDArray[np.int32], NDArray[np.int8], Ints, Ints] | None = None
+    A piece is known by its slot and a code: equal codes in one slot mean equal texts.
 
-    def numbers(self, slot: str, codes: Ints, text: Callable[[int], str], end: Sequence[int] = ()) -> Ints:
-        """``[M]`` the piece of each entry.
+    Args:
+        tokenizer: whose ids to keep.
+        places: of the ids of an answer, the decimal place that each completes.
+    """
 
-        Args:
-            slot: what kind of piece; the same code means another text in another slot.
-            codes: ``[M]``, equal only for entries with one text.
-            text: of an entry, by its place in ``codes``; asked once for each code that is new.
-            end: ids behind the text's own.
-        """
-        distinct, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-        keys = [(slot, code) for code in distinct.tolist()]
-        fresh = [(key, place) for key, place in zip(keys, first.tolist(), strict=True) if key not in self._numbers]
-        texts = [text(place) for _, place in fresh]
-        for (key, _), piece, ids in zip(fresh, texts, encode(self._tokenizer, texts), strict=True):
-            self._numbers[key] = len(self.texts)
-            self.texts.append(piece)
-            self._rows.append([*ids, *end])
-            marks = self._places(ids) if self._places and end else [0] * len(ids)
-            self._marks.append([*marks, *(0 for _ in end)])
-            self._flat = None
-        return np.array([self._numbers[key] for key in keys], dtype=np.int64)[inverse.reshape(-1)]
+    def __init__(self, tokenizer: Any, places: Callable[[Any, Sequence[int]], list[int]]) -> None:
+        self._tokenizer, self._of_answer = tokenizer, places
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._ids, self._places, self._lengths = array("i"), array("b"), array("q", [0])
+
+    def unknown(self, slot: str, codes: Sequence[int]) -> list[int]:
+        """Where in ``codes`` those are that have no piece yet."""
+        return [i for i, code in enumerate(codes) if (slot, code) not in self._numbers]
+
+    def learn(self, slot: str, codes: Sequence[int], texts: list[str], end: Sequence[int] = ()) -> None:
+        """Tokenise the pieces of new codes; with ``end``, ids to put behind them, they are whole answers."""
+        for code, ids in zip(codes, encode(self._tokenizer, texts), strict=True):
+            self._numbers[slot, code] = len(self._lengths)
+            places = self._of_answer(self._tokenizer, ids) if end else [0] * len(ids)
+            self._ids.extend((*ids, *end))
+            self._places.extend((*places, *(0 for _ in end)))
+            self._lengths.append(len(ids) + len(end))
+
+    def numbers(self, slot: str, codes: Sequence[int]) -> Ints:
+        """``[M]`` the number of the piece of each code, all of them known."""
+        return np.array([self._numbers[slot, code] for code in codes], dtype=np.int64)
 
     def flat(self) -> tuple[NDArray[np.int32], NDArray[np.int8], Ints, Ints]:
-        """Ids and places of all pieces, and where each begins and how long it is."""
-        if self._flat is None:
-            lengths = np.array([len(row) for row in self._rows], dtype=np.int64)
-            ids = np.array([i for row in self._rows for i in row], dtype=np.int32)
-            marks = np.array([i for row in self._marks for i in row], dtype=np.int8)
-            self._flat = ids, marks, np.cumsum(lengths) - lengths, lengths
-        return self._flat
+        """Ids and places of all pieces, and by number where each begins and how long it is."""
+        lengths = np.array(self._lengths, dtype=np.int64)
+        ids, places = np.array(self._ids, dtype=np.int32), np.array(self._places, dtype=np.int8)
+        return ids, places, np.cumsum(lengths) - lengths, lengths
 
 
 def joined(starts: Ints, lengths: Ints) -> Ints:
