@@ -225,7 +225,7 @@ class StepSampler:
         window: batches that are sorted together.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int, window: int = 32) -> None:
+    def __init__(self, lengths: NDArray[np.integer[Any]], batch_size: int, seed: int, window: int = 32) -> None:
         self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
         self.batches_per_epoch = max(1, len(lengths) // batch_size)
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -129,7 +130,8 @@ def _row_by_row(table: pa.Table, said: NDArray[np.float32], how: Spelling) -> Se
     prompt_ids, target_ids = encode(tokenizer, prompts), encode(tokenizer, targets)
     end = [int(tokenizer.eos_token_id)]
     rows, prompt_lengths, places = [], [], []
-    spelled = {tuple(ids): decimal_places(tokenizer, ids) for ids in {tuple(t): t for t in target_ids}.values()}
+    known: dict[tuple[int, ...], int] = {}
+    spelled = {tuple(ids): decimal_places(tokenizer, ids, known) for ids in {tuple(t): t for t in target_ids}.values()}
     for prompt, target in zip(prompt_ids, target_ids, strict=True):
         room = how.max_length - len(target) - 1
         if room < 1:
@@ -153,7 +155,7 @@ class _Speller:
     """Spells stretches of one table, with the pieces and layouts that it has met so far."""
 
     def __init__(self, how: Spelling) -> None:
-        self.how, self.pieces = how, Pieces(how.tokenizer, decimal_places)
+        self.how, self.pieces = how, Pieces(how.tokenizer, partial(decimal_places, known={}))
         self._id_type, self._end = how.id_type, [int(how.tokenizer.eos_token_id)]
         self._layouts: set[int] = set()
         self._order: list[str] = []
@@ -263,10 +265,17 @@ class _Look:
         return out
 
 
-def decimal_places(tokenizer: Any, target: Sequence[int]) -> list[int]:
-    """For each token of an answer the decimal place that it completes; 0 for those that write no decimal."""
-    texts = [tokenizer.decode(list(target[: i + 1])).partition(".")[2] for i in range(len(target))]
-    return [min(len(text), 4) for text in texts]
+def decimal_places(tokenizer: Any, target: Sequence[int], known: dict[tuple[int, ...], int] | None = None) -> list[int]:
+    """For each token of an answer the decimal place that it completes; 0 for those that write no decimal.
+
+    ``known`` remembers the beginnings of answers, most of which begin as others do.
+    """
+    known = {} if known is None else known
+    begun = [tuple(target[: i + 1]) for i in range(len(target))]
+    for ids in begun:
+        if ids not in known:
+            known[ids] = min(len(tokenizer.decode(list(ids)).partition(".")[2]), 4)
+    return [known[ids] for ids in begun]
 
 
 def texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
