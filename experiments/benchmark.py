@@ -7,6 +7,7 @@
     python -m experiments.benchmark tournament
     python -m experiments.benchmark collect
     python -m experiments.benchmark prepare
+    python -m experiments.benchmark feed
     python -m experiments.benchmark env --json > speed.json
 
 A ratio below its bar is marked, and with --check makes the command exit with 1.
@@ -50,6 +51,12 @@ def _decode(seconds: float, seed: int) -> Iterator[Speed]:
     return decode.measure(seconds, seed)
 
 
+def _feed(seconds: float, seed: int) -> Iterator[Speed]:
+    from experiments.speed import feed  # as above
+
+    return feed.measure(seconds, seed)
+
+
 SUITES = {
     "env": env.measure,
     "strategies": strategies.measure,
@@ -58,6 +65,7 @@ SUITES = {
     "tournament": tournament.measure,
     "collect": collect.measure,
     "prepare": prepare.measure,
+    "feed": _feed,
 }
 
 
@@ -66,10 +74,11 @@ class Settings:
     """Measure speeds and compare each with a reference measured in the same run."""
 
     suite: Annotated[
-        Literal["env", "strategies", "train", "decode", "tournament", "collect", "prepare"], tyro.conf.Positional
+        Literal["env", "strategies", "train", "decode", "tournament", "collect", "prepare", "feed"],
+        tyro.conf.Positional,
     ]
-    """What to measure: the faces of the environment, the zoo, training, decisions of a language model, tournaments, or
-    collecting data and preparing them."""
+    """What to measure: the faces of the environment, the zoo, training, decisions of a language model, tournaments,
+    collecting data and preparing them, or making batches of them."""
     seconds: float = 1.0
     """How long each thing is measured."""
     seed: int = 0

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bargain_env.errors import InputError
 from bargain_env.files import refuse_foreign, replacing_folder
 from experiments import cli
+from experiments.kept_tokens import token_cache
 from experiments.training_log import TrainingLog
 from hyperlora.base import nano_model, no_progress_bar
 from hyperlora.data import NegotiationDataset, read_steps
@@ -65,6 +66,8 @@ class Settings:
     """1, 2, 3 or 4 (see hyperlora.prompt): what adapters on it will read."""
     seed: int = 0
     """Of initial weights, row order and the shuffled rho."""
+    token_cache: str = "auto"
+    """Folder that keeps token ids for the next run on the same decisions; auto: .tokens beside the data; none: nowhere."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -100,6 +103,7 @@ def run(settings: Settings) -> Path:
         decimal_weights=settings.decimal_weights,
         prompt_weight=settings.prompt_weight,
         rho=blind_rho(table, settings.seed),
+        cache=token_cache(settings.token_cache, settings.data, console),
     )
     model = nano_model(settings.hidden, settings.layers, settings.heads, settings.intermediate, settings.seed)
     console.print(f"{len(dataset)} decisions, {sum(p.numel() for p in model.parameters()):,} parameters")

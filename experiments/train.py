@@ -30,6 +30,7 @@ from experiments import cli
 from experiments.corpus.records import HISTORY_LENGTH
 from experiments.corpus.teachers import asked_rho
 from experiments.keeper import BEST, Heldout, Keeper
+from experiments.kept_tokens import token_cache
 from experiments.training_log import TrainingLog
 from hyperlora.adapter_files import WEIGHTS, adapter_folder
 from hyperlora.base import load_base
@@ -42,6 +43,7 @@ from hyperlora.inject import TARGET_MODULES, HyperLoRASettings
 from hyperlora.plan import TrainSettings
 from hyperlora.prompt import markers
 from hyperlora.rehearsal import rehearse
+from hyperlora.token_cache import TokenCache
 from hyperlora.train import TrainingDiverged, make_state, train
 from hyperlora.workers import Workers, join, shard_base
 
@@ -144,6 +146,8 @@ class Settings:
     """Also write the seed's adapter_state.pt."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    token_cache: str = "auto"
+    """Folder that keeps token ids for the next run on the same decisions; auto: .tokens beside the data; none: nowhere."""
     quiet: bool = False
     """Print nothing but errors."""
     json: bool = False
@@ -167,7 +171,9 @@ def run(settings: Settings) -> Path | None:
     source = _resumed(settings)
     model, tokenizer, first_step = _model(settings, identity, source, workers)
     shard_base(model, workers)
-    dataset, held_out = _dataset(settings, table, tokenizer, settings.rho_jitter), _held_out(settings, tokenizer)
+    cache = token_cache(settings.token_cache, settings.data, console)
+    dataset = _dataset(settings, table, tokenizer, settings.rho_jitter, cache)
+    held_out = _held_out(settings, tokenizer, cache)
     _announce(console, settings, dataset, held_out, model, first_step)
     state = make_state(model, plan)
     if source is not None:
@@ -280,7 +286,7 @@ def _check_channels(settings: Settings) -> None:
 
 FREE = (
     "data", "out", "start", "save_every", "eval_every", "play_games", "resume", "save_pickle", "device", "dry_run",
-    "tensorboard", "quiet", "json",
+    "tensorboard", "token_cache", "quiet", "json",
 )  # fmt: skip
 """Settings that do not change the weights at a given step."""
 
@@ -399,7 +405,9 @@ def _labelled(settings: Settings, table: pa.Table) -> pa.Table:
     return table.set_column(column, table.schema.field(column), pa.array(asked)).take(known)
 
 
-def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float = 0.0) -> NegotiationDataset:
+def _dataset(
+    settings: Settings, table: pa.Table, tokenizer: Any, jitter: float = 0.0, cache: TokenCache | None = None
+) -> NegotiationDataset:
     return NegotiationDataset(
         table,
         tokenizer,
@@ -410,6 +418,7 @@ def _dataset(settings: Settings, table: pa.Table, tokenizer: Any, jitter: float 
         rho=_labels(table, jitter, settings.seed),
         text_rho=settings.text_rho,
         row_weights=np.where(table["turn"].to_numpy() <= OPENING, settings.opening_weight, 1.0),
+        cache=cache,
     )
 
 
@@ -420,12 +429,12 @@ def _labels(table: pa.Table, jitter: float, seed: int) -> NDArray[np.float64]:
     return np.where(rho >= 0.0, np.clip(rho + shift, 0.0, 1.0), rho)
 
 
-def _held_out(settings: Settings, tokenizer: Any) -> Heldout | None:
+def _held_out(settings: Settings, tokenizer: Any, cache: TokenCache | None = None) -> Heldout | None:
     if not settings.eval_every:
         return None
     table = _labelled(settings, read_steps(settings.data, "eval", allow_empty=True))
     return (
-        Heldout(_dataset(settings, table, tokenizer), decision_facts(table, settings.prompt_format))
+        Heldout(_dataset(settings, table, tokenizer, cache=cache), decision_facts(table, settings.prompt_format))
         if table.num_rows
         else None
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,15 @@ from torch.utils.data import Dataset
 from bargain_env.errors import InputError
 
 from .losses import IGNORE
-from .prompt import K_HISTORY, SEATED, decision_prompt, decision_target, price_axis
-from .tokens import encode
+from .prompt import K_HISTORY
+from .token_cache import TokenCache, tokenised
+from .tokenise import FACTS, Spelling, texts
 
-REQUIRED = (
-    "rho_train",
-    "turn",
-    "max_turns",
-    "price_low",
-    "price_high",
-    "reservation_price",
-    "last_offer_price",
-    "history_roles",
-    "history_prices",
-    "target_action",
-    "target_price",
-)
-_CHUNK = 20_000
+__all__ = ["REQUIRED", "HyperLoRACollator", "NegotiationDataset", "StepSampler", "read_steps", "steps_file", "texts"]
+
+REQUIRED = ("rho_train", *FACTS)
+_BATCH = 65_536
+"""Rows that are decoded at a time."""
 
 
 def steps_file(data: Path) -> Path:
@@ -66,22 +57,28 @@ def read_steps(path: Path, split: str = "train", allow_empty: bool = False) -> p
     """
     source = steps_file(path)
     try:
-        table = pq.read_table(source)
+        with pq.ParquetFile(source, memory_map=True) as file:
+            names, rows = file.schema_arrow.names, file.metadata.num_rows
+            missing = [name for name in REQUIRED if name not in names]
+            if missing:
+                raise InputError(f"{source} lacks columns {missing}; make it with `python -m experiments.prepare`")
+            table = pa.Table.from_batches(_of_split(file, split), file.schema_arrow)
     except pa.ArrowInvalid as error:
         raise InputError(f"{source} is not a readable Parquet file ({error}); make it again") from error
-    missing = [name for name in REQUIRED if name not in table.column_names]
-    if missing:
-        raise InputError(f"{source} lacks columns {missing}; make it with `python -m experiments.prepare`")
-    rows = table.num_rows
-    if "split" in table.column_names:
-        table = table.filter(pa.compute.equal(table["split"], split))
-    elif split != "train":
-        table = table.slice(0, 0)
     if table.num_rows:
         return _sound(table, source)
     if allow_empty and rows:
         return table
     raise InputError(f"{source} has no rows of split {split!r}; make it with `python -m experiments.prepare`")
+
+
+def _of_split(file: pq.ParquetFile, split: str) -> Iterator[pa.RecordBatch]:
+    """The rows of a split, a batch at a time, so that those of the others are never in memory together."""
+    if "split" in file.schema_arrow.names:
+        for batch in file.iter_batches(_BATCH):
+            yield batch.filter(pa.compute.equal(batch["split"], split))
+    elif split == "train":
+        yield from file.iter_batches(_BATCH)
 
 
 def _sound(table: pa.Table, source: Path) -> pa.Table:
@@ -120,6 +117,7 @@ class NegotiationDataset(Dataset):
         rho: ``[N]`` labels that replace ``rho_train`` (for ρ-blind pretraining and ablations).
         row_weights: ``[N]`` by which the loss on each row's tokens is weighed.
         text_rho: ρ that every prompt says in place of its row's, which the gates alone see then (for ablations).
+        cache: where token ids are kept; by default nowhere.
 
     Raises:
         InputError: the table is unusable, or a target does not fit in ``max_length``.
@@ -137,6 +135,7 @@ class NegotiationDataset(Dataset):
         rho: NDArray[np.float64] | None = None,
         text_rho: float | None = None,
         row_weights: NDArray[np.float64] | None = None,
+        cache: TokenCache | None = None,
     ) -> None:
         if not isinstance(table, pa.Table):
             table = read_steps(Path(table))
@@ -144,20 +143,15 @@ class NegotiationDataset(Dataset):
         width = table["price_high"].to_numpy() - table["price_low"].to_numpy()
         keep = np.flatnonzero(width > 1e-6)
         self.dropped = table.num_rows - len(keep)
-        table = table.take(keep)
+        table = table if not self.dropped else table.take(keep)
         self.rho = labels[keep].astype(np.float32)
         self.pad_token_id = int(tokenizer.pad_token_id)
         said = self.rho if text_rho is None else np.full_like(self.rho, text_rho)
-        chunks = [
-            _tokenise(table.slice(i, _CHUNK), said[i : i + _CHUNK], tokenizer, k_history, max_length, prompt_format)
-            for i in range(0, table.num_rows, _CHUNK)
-        ]
-        if not chunks:
+        if not table.num_rows:
             raise InputError("every row has a degenerate price range; nothing to train on")
-        self.ids: NDArray[np.int32] = np.concatenate([c[0] for c in chunks])
-        self.lengths: NDArray[np.int64] = np.concatenate([c[1] for c in chunks])
-        self.prompt_lengths: NDArray[np.int64] = np.concatenate([c[2] for c in chunks])
-        self.places: NDArray[np.int8] = np.concatenate([c[3] for c in chunks])
+        how = Spelling(tokenizer, k_history, max_length, prompt_format)
+        made = tokenised(table, said, how) if cache is None else cache.sequences(table, said, how)
+        self.ids, self.places, self.lengths, self.prompt_lengths = made
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self._weight_of_place = np.array([1.0, *decimal_weights], dtype=np.float32)
         self._prompt_weight = prompt_weight
@@ -184,81 +178,27 @@ class NegotiationDataset(Dataset):
             "rho": torch.tensor([float(self.rho[row])]),
         }
 
+    def batch(self, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """``rows`` as `HyperLoRACollator` pads them, bit for bit, with no Python over the rows.
 
-Chunk = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int8]]
-
-
-def _tokenise(
-    table: pa.Table, rho: NDArray[np.float32], tokenizer: Any, k: int, max_length: int, prompt_format: int
-) -> Chunk:
-    """Flat ids, length and prompt length of each row, and the decimal place of each token."""
-    prompts, targets = texts(table, rho, k, prompt_format)
-    prompt_ids, target_ids = encode(tokenizer, prompts), encode(tokenizer, targets)
-    end = [int(tokenizer.eos_token_id)]
-    rows, prompt_lengths, places = [], [], []
-    spelled = {tuple(ids): decimal_places(tokenizer, ids) for ids in {tuple(t): t for t in target_ids}.values()}
-    for prompt, target in zip(prompt_ids, target_ids, strict=True):
-        room = max_length - len(target) - 1
-        if room < 1:
-            raise InputError(
-                f"max_length {max_length} leaves no room for a prompt before its {len(target) + 1} target tokens"
-            )
-        rows.append(prompt[-room:] + target + end)
-        prompt_lengths.append(min(len(prompt), room))
-        places.append([0] * prompt_lengths[-1] + spelled[tuple(target)] + [0])
-    return (
-        np.fromiter(chain.from_iterable(rows), dtype=np.int32),
-        np.array([len(row) for row in rows], dtype=np.int64),
-        np.array(prompt_lengths, dtype=np.int64),
-        np.fromiter(chain.from_iterable(places), dtype=np.int8),
-    )
-
-
-def decimal_places(tokenizer: Any, target: Sequence[int]) -> list[int]:
-    """For each token of an answer the decimal place that it completes; 0 for those that write no decimal."""
-    texts = [tokenizer.decode(list(target[: i + 1])).partition(".")[2] for i in range(len(target))]
-    return [min(len(text), 4) for text in texts]
-
-
-def texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int) -> tuple[list[str], list[str]]:
-    """Prompt and answer of every row, none of which has a degenerate price range.
-
-    Args:
-        table: columns `REQUIRED`, and ``role`` for format 4.
-        rho: ``[N]`` what the prompts ask for.
-        k: history slots.
-        prompt_format: 1, 2, 3 or 4.
-
-    Raises:
-        InputError: format 4 without the column ``role``.
-    """
-    if prompt_format == SEATED and "role" not in table.column_names:
-        raise InputError("prompt format 4 needs the column 'role'; make the table with `python -m experiments.prepare`")
-    wanted = [name for name in REQUIRED if name != "rho_train"] + (["role"] if prompt_format == SEATED else [])
-    columns = {name: table[name].to_pylist() for name in wanted}
-    prompts, targets = [], []
-    for i in range(table.num_rows):
-        row = {name: values[i] for name, values in columns.items()}
-        low, high = row["price_low"], row["price_high"]
-        prompts.append(
-            decision_prompt(
-                rho=float(rho[i]),
-                turn=row["turn"],
-                max_turns=row["max_turns"],
-                reservation=row["reservation_price"],
-                roles=row["history_roles"],
-                prices=row["history_prices"],
-                last_offer=row["last_offer_price"],
-                low=low,
-                high=high,
-                k=k,
-                prompt_format=prompt_format,
-                seat=row.get("role"),
-            )
-        )
-        axis = price_axis(prompt_format, low, high, row["reservation_price"], row.get("role"))
-        targets.append(decision_target(row["target_action"], row["target_price"], axis))
-    return prompts, targets
+        Returns:
+            ``input_ids``, ``attention_mask``, ``labels``, ``weights`` ``[B, S]`` and ``rho`` ``[B, 1]``.
+        """
+        column = np.arange(int(self.lengths[rows].max()))
+        real = column < self.lengths[rows, None]
+        learnt = real if self._prompt_weight else real & (column >= self.prompt_lengths[rows, None])
+        where = np.where(real, self.offsets[rows, None] + column, 0)
+        ids = np.where(real, self.ids[where], self.pad_token_id).astype(np.int64, copy=False)
+        weights = self._weight_of_place[self.places[where]]
+        weights[column < self.prompt_lengths[rows, None]] = self._prompt_weight
+        weights = np.where(real, weights * self._row_weights[rows, None], np.float32(0.0))
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(real.astype(np.int64)),
+            "labels": torch.from_numpy(np.where(learnt, ids, IGNORE)),
+            "weights": torch.from_numpy(weights),
+            "rho": torch.from_numpy(self.rho[rows, None]),
+        }
 
 
 class HyperLoRACollator:
@@ -293,7 +233,7 @@ class StepSampler:
         window: batches that are sorted together.
     """
 
-    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int, window: int = 32) -> None:
+    def __init__(self, lengths: NDArray[np.integer[Any]], batch_size: int, seed: int, window: int = 32) -> None:
         self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
         self.batches_per_epoch = max(1, len(lengths) // batch_size)
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)

@@ -24,7 +24,7 @@ from bargain_env.errors import InputError
 from bargain_env.policy import Bools, Floats, Ints
 
 from .binding import bind_rho
-from .data import HyperLoRACollator, NegotiationDataset
+from .data import NegotiationDataset
 from .decode.scorer import Scorer
 from .losses import IGNORE, target_logits
 from .prompt import price_axis
@@ -150,11 +150,10 @@ def evaluate_loss(
         ValueError: ``facts`` belong to another dataset.
     """
     rows = _rows_by_length(dataset, max_rows, facts)
-    collate, parts = HyperLoRACollator(dataset.pad_token_id), []
+    parts = []
     with evaluation_mode(model):
         for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            parts.append(_row_losses(model, collate([dataset[int(row)] for row in part])))
+            parts.append(_row_losses(model, dataset.batch(rows[start : start + batch_size])))
     loss, n = (np.concatenate(column) for column in zip(*parts, strict=True))
     rho, accept = dataset.rho[rows], _accepts(dataset)[rows]
 

@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -102,6 +103,25 @@ def tokenizer_digest(tokenizer: Any) -> str:
     """SHA-256 of the vocabulary: equal for tokenizers that give the same ids to the same tokens."""
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
+
+
+def spelling_digest(tokenizer: Any) -> str | None:
+    """SHA-256 of all that decides how ``tokenizer`` spells a text and reads it back; None where it cannot be written out.
+
+    What callers switch on and off, padding and truncation, is left out.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    machine = {
+        name: part for name, part in json.loads(backend.to_str()).items() if name not in ("padding", "truncation")
+    }
+    switches = {
+        name: getattr(tokenizer, name, None) for name in ("split_special_tokens", "clean_up_tokenization_spaces")
+    }
+    ends = {"eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
+    whole = [tokenizers.__version__, type(tokenizer).__name__, machine, switches, ends]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .binding import bind_rho
-from .data import HyperLoRACollator, NegotiationDataset, StepSampler
+from .data import NegotiationDataset, StepSampler
 from .losses import IGNORE, compute_gate_separation_loss, compute_gate_smoothness_loss, target_loss
 from .plan import PRECISIONS, TrainSettings, learning_rate
 from .resume import TrainState
@@ -129,7 +129,6 @@ class Loop:
         self.device = self.trainable[0].device
         self.micro_batches = settings.grad_accum * workers.count
         self._sampler = StepSampler(dataset.lengths, settings.batch_size, settings.seed)
-        self._collate = HyperLoRACollator(dataset.pad_token_id)
         vocabulary = int(getattr(getattr(model, "config", None), "vocab_size", 0) or 0)
         self._too_high = EXPLODED * math.log(vocabulary) if vocabulary > 1 else math.inf
 
@@ -162,7 +161,7 @@ class Loop:
 
     def batch(self, rows: np.ndarray) -> Batch:
         """``rows`` of the data as one micro-batch."""
-        return {**self._collate([self.dataset[int(row)] for row in rows]), "rows": rows}
+        return {**self.dataset.batch(rows), "rows": rows}
 
     def gradients(self, batches: list[Batch], first: int) -> tuple[list[float], float, float]:
         """Add up the gradients of one step, of which every process does its share.

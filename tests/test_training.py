@@ -75,6 +75,29 @@ def test_collator_pads_each_field_with_its_own_value(steps):
     assert batch["rho"].shape == (2, 1)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"prompt_weight": 0.05, "decimal_weights": (1.0, 1.0, 0.3, 0.1)},
+        {"max_length": 60, "prompt_format": 3},
+        {"prompt_format": 4, "text_rho": 0.5},
+    ],
+)
+def test_a_batch_is_what_the_collator_makes_of_its_rows(steps, options):
+    random = np.random.default_rng(0)
+    weights = random.choice([1.0, 2.0, 0.1], steps.num_rows)
+    dataset = NegotiationDataset(steps, build_nano_tokenizer(), row_weights=weights, **options)
+    collate = HyperLoRACollator(dataset.pad_token_id)
+    for size in (1, 2, 7, 64):
+        rows = random.integers(0, len(dataset), size)
+        found, wanted = dataset.batch(rows), collate([dataset[int(row)] for row in rows])
+        assert list(found) == list(wanted)
+        for name, value in wanted.items():
+            assert found[name].dtype == value.dtype
+            assert torch.equal(found[name], value), name
+
+
 def test_sampler_visits_every_row_once_an_epoch():
     lengths = np.random.default_rng(0).integers(40, 90, 64 * 5)
     sampler = StepSampler(lengths, 8, seed=3)
