@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +90,12 @@ def _seen_pooled(arms: Arms, plan: LoRAPlan, out: Path, tell: Tell) -> LoRA:
         progress = training.now_and_then(tell, SEEN_POOLED)
         [found] = train_many(arms.model, arms.dataset, [Pupil(SEEN_POOLED, *rows)], plan, progress)
         training.save(folder, found, arms.model, plan, arms.data.digest)
-    lora = read_peft(folder)
-    if lora.metadata.get("base_digest") != arms.model.base_digest:
-        raise InputError(f"{folder} was trained on another base; remove it, or choose another --out")
+    lora, record = read_peft(folder), json.loads((folder / training.RECORD).read_text())
+    expected = {"plan": asdict(plan), "data_sha256": arms.data.digest, "base_digest": arms.model.base_digest}
+    if any(record.get(name) != value for name, value in json.loads(json.dumps(expected)).items()):
+        raise InputError(
+            f"{folder} was trained on other games, another base or with other settings; remove it, or choose another --out"
+        )
     return lora
 
 
