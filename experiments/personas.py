@@ -329,7 +329,7 @@ def teach_hypernetwork(settings: Hypernetwork) -> dict[str, Any]:
     with locked(out / LOCK, _busy(out)):
         results = instant.run(data, arms, plan, pooled, settings, out, lambda text: console.print(text, soft_wrap=True))
     console.print(Markdown(instant.table(results)))
-    files = [out / name for name in (instant.FOLDER, instant.SEEN_POOLED, instant.RESULTS)]
+    files = [out / name for name in (instant.FOLDER, instant.SEEN_POOLED, instant.EXPERTS, instant.RESULTS)]
     console.print("wrote " + ", ".join(map(str, files)), soft_wrap=True)
     return results
 

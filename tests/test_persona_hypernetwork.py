@@ -16,7 +16,7 @@ from experiments.persona.folder import read_data
 from experiments.persona.generating import Hypernetwork, Lessons, seen_personas
 from experiments.persona.instant import results_of
 from experiments.persona.support import read_support
-from hyperlora.adapters import HyperNetwork, inject_rows
+from hyperlora.adapters import HyperNetwork, inject_rows, read_peft
 from hyperlora.adapters.hypernetwork_files import load_hypernetwork
 from hyperlora.base import load_base
 
@@ -55,19 +55,19 @@ def test_histories_are_what_the_counterpart_saw(trained):
         for history in support.histories[k]:
             assert history.seat == persona.seat
             assert len(history.offers) - len(history.replies) in (0, 1)
-    first = next(row for row in data.table.to_pylist() if row["turn"] >= 5 and row["target_price"] is not None)
-    k = [p.id for p in data.personas].index(first["persona"])
-    if first["game"] in support.games[k]:
-        history = support.histories[k][support.games[k].index(first["game"])]
-        said = {x for side in (history.offers, history.replies) for x in side}
-        assert set(first["history_prices"]) <= said
+    late = [row for row in data.table.take(data.rows("train")).to_pylist() if row["turn"] >= 5 and row["target_price"]]
+    assert late
+    for row in late:
+        k = [p.id for p in data.personas].index(row["persona"])
+        history = support.histories[k][support.games[k].index(row["game"])]
+        assert set(row["history_prices"]) <= {*history.offers, *history.replies}
+        assert (history.low, history.high) == (row["price_low"], row["price_high"])
 
 
 def test_lessons_hold_training_games_of_seen_personas_other_than_those_shown(trained):
     data, support = read_data(trained), read_support(read_data(trained))
     shown, settings = [], Hypernetwork(trained, personas_per_step=3, support_games=2)
-    spy = replace(support)
-    lessons = Lessons(data, spy, support.fitted(seen_personas(data)), settings)
+    lessons = Lessons(data, support, support.fitted(seen_personas(data)), settings)
     lessons.support = _Spy(support, shown)
     for step in range(30):
         shown.clear()
@@ -136,6 +136,10 @@ def test_results_and_network_from_end_to_end(trained, done, tmp_path):
     network, config = load_hypernetwork(trained / "hypernetwork", model)
     assert network.digest() == written["hypernetwork_digest"]
     assert config["training"]["data_sha256"] == read_data(trained).digest
+    experts = sorted(path.name for path in (trained / "lora_generated").iterdir())
+    assert experts == list(written["personas"])
+    for name in experts:
+        assert read_peft(trained / "lora_generated" / name).metadata["hypernetwork_digest"] == network.digest()
 
 
 def test_the_same_command_repeats_and_one_with_other_settings_is_refused(trained, done, tmp_path):

@@ -34,7 +34,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Tell = Callable[[str], None]
 
-FOLDER, SEEN_POOLED, RESULTS = "hypernetwork", "lora_seen", "hypernetwork_results.json"
+FOLDER, SEEN_POOLED, EXPERTS = "hypernetwork", "lora_seen", "lora_generated"
+RESULTS = "hypernetwork_results.json"
 SEEN_ARM, SWAPPED_ARM = "pooled_seen", "swapped_embedding"
 GAMES = (2, 4)
 """Numbers of games whose first five offers are seen at once, beside one."""
@@ -54,7 +55,8 @@ def trained_network(
         InputError: another one is there.
     """
     folder = out / FOLDER
-    chosen = {**identity(settings), "data_sha256": arms.data.digest, "target_modules": list(plan.target_modules)}
+    unseen = [persona.id for persona in arms.data.personas if persona.unseen]
+    chosen = {**identity(settings), "data_sha256": arms.data.digest, "unseen": unseen}
     if (folder / CONFIG).is_file():
         network, config = load_hypernetwork(folder, arms.model)
         if config.get("training") != chosen:
@@ -62,12 +64,8 @@ def trained_network(
                 f"{folder} holds a hypernetwork of other settings or games; remove it, or choose another --out"
             )
         tell(f"{folder} is there already")
-        return (
-            network,
-            OfferEmbedding.from_config(config["embedding"]),
-            config["record"],
-            _seen_pooled(arms, pooled, out, tell),
-        )
+        everybody = _seen_pooled(arms, pooled, out, tell)
+        return network, OfferEmbedding.from_config(config["embedding"]), config["record"], everybody
     embedding = support.fitted(seen_personas(arms.data))
     everybody = _seen_pooled(arms, pooled, out, tell)
     network = HyperNetwork.for_model(
@@ -149,6 +147,14 @@ def _shown(support: Support, persona: int, draw: int, count: int) -> list[int]:
     return [games[(start + i) % len(games)] for i in range(min(count, len(games)))]
 
 
+def write_experts(arms: Arms, network: HyperNetwork, embedding: OfferEmbedding, support: Support, out: Path) -> None:
+    """An adapter for every unseen persona in ``lora_generated``, from its first five offers in one game."""
+    for k, persona in enumerate(arms.data.personas):
+        if persona.unseen:
+            vector = support.embed(embedding, k, _shown(support, k, 0, 1), SEEN_OFFERS)
+            network.export(vector, out / EXPERTS / persona.id, arms.model, f"{persona.id}, from its first five offers")
+
+
 def results_of(
     data: PersonaData, gains: dict[str, Floats], network: HyperNetwork, record: dict[str, Any], settings: Hypernetwork
 ) -> dict[str, Any]:
@@ -227,6 +233,7 @@ def run(
         raise InputError(f"no persona in {data.folder} is unseen; make others with --unseen above 0")
     network, embedding, record, everybody = trained_network(arms, support, plan, pooled, settings, out, tell)
     gains = judge(arms, network, embedding, support, everybody, settings, tell)
+    write_experts(arms, network, embedding, support, out)
     results = results_of(data, gains, network, record, settings)
     write_json(out / RESULTS, results)
     return results
