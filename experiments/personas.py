@@ -3,6 +3,7 @@
     python -m experiments.personas make --out runs/personas --personas 200 --games 50 --seed 0
     python -m experiments.personas train runs/personas --threads 2
     python -m experiments.personas eval runs/personas
+    python -m experiments.personas hypernetwork runs/personas
 
 A persona is a strategy with drawn parameters, a preset and a seat. Its adapter predicts what it will do next, from what the
 counterpart opposite may know: the offers, the clock and the public range. Its limit stands in no prompt.
@@ -30,11 +31,12 @@ from bargain_env.errors import InputError, unknown
 from bargain_env.files import locked, replacing
 from experiments import cli
 from experiments.match.specs import split
-from experiments.persona import evaluating, training
+from experiments.persona import evaluating, instant, training
 from experiments.persona.arms import Arms
 from experiments.persona.cast import sample_personas, training_families
 from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, read_data, write_data
 from experiments.persona.games import play_games, public_limits, split_sizes
+from experiments.persona.generating import Hypernetwork
 from experiments.persona.report import report
 from experiments.stages import claim, require_least
 from hyperlora.adapters.many import LoRAPlan
@@ -151,7 +153,8 @@ class Settings:
     command: Annotated[
         Annotated[Make, tyro.conf.subcommand("make")]
         | Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Eval, tyro.conf.subcommand("eval")],
+        | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[Hypernetwork, tyro.conf.subcommand("hypernetwork")],
         tyro.conf.arg(name=""),
         tyro.conf.OmitSubcommandPrefixes,
         tyro.conf.OmitArgPrefixes,
@@ -169,7 +172,10 @@ def run(settings: Settings) -> dict[str, Any]:
         done = make(command)
     else:
         torch.set_num_threads(_at_least_one(command.threads))
-        done = train(command) if isinstance(command, Train) else evaluate(command)
+        if isinstance(command, Train):
+            done = train(command)
+        else:
+            done = evaluate(command) if isinstance(command, Eval) else teach_hypernetwork(command)
     if command.json:
         print(json.dumps(done))
     return done
@@ -314,6 +320,26 @@ def evaluate(settings: Eval) -> dict[str, Any]:
     console.print("wrote " + ", ".join(str(path) for path in [*files, out / REPORT]), soft_wrap=True)
     overall = json.loads((out / evaluating.RESULTS_FILE).read_text())["overall"]
     return {"overall": overall, "files": [str(path) for path in [*files, out / REPORT]]}
+
+
+def teach_hypernetwork(settings: Hypernetwork) -> dict[str, Any]:
+    """Train a hypernetwork on seen personas, and judge it on unseen ones.
+
+    Raises:
+        InputError: as `run`.
+    """
+    settings.check()
+    data = read_data(settings.data)
+    trained = _trained(settings.data, data.digest)
+    console, out = cli.console(settings.quiet or settings.json), cli.output_folder(settings.out or settings.data)
+    arms, plan = Arms(data, trained.model_name, trained.prompt_format), plan_of(trained)
+    pooled = training.pooled_plan(plan, max(trained.pooled_epochs, 1), trained.pooled_batch_size)
+    with locked(out / LOCK, _busy(out)):
+        results = instant.run(data, arms, plan, pooled, settings, out, lambda text: console.print(text, soft_wrap=True))
+    console.print(Markdown(instant.table(results)))
+    files = [out / name for name in (instant.FOLDER, instant.SEEN_POOLED, instant.EXPERTS, instant.RESULTS)]
+    console.print("wrote " + ", ".join(map(str, files)), soft_wrap=True)
+    return results
 
 
 def _trained(folder: Path, digest: str) -> Train:

@@ -154,18 +154,18 @@ def _suffixes(lora: LoRA) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.rpartition(".")[2] for name in lora.layers))
 
 
-def swapped(data: PersonaData) -> Ints:
-    """``[P]`` somebody else for each persona, nobody twice.
+def swapped(data: PersonaData, among: Sequence[int] | None = None) -> Ints:
+    """Somebody else for each persona ``[P]``, or for each of ``among`` one of these, in their order; nobody twice.
 
     Neighbours in a random order of the personas of one seat and preset, so that most get an adapter that has learned the
     same seat and prices, and only the style is another's.
     """
     draws = rng.uniform(int(data.settings["seed"]), np.arange(len(data.personas)), turn=_SWAP_TURN,
                         stream=rng.Stream.PAIRING)[:, 0]  # fmt: skip
-    order = sorted(range(len(draws)), key=lambda k: (data.personas[k].seat, data.personas[k].preset, draws[k]))
-    others = np.empty(len(order), dtype=np.int64)
-    others[order] = np.roll(order, -1)
-    return others
+    who = list(range(len(draws)) if among is None else among)
+    order = sorted(who, key=lambda k: (data.personas[k].seat, data.personas[k].preset, draws[k]))
+    other = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    return np.array([other[k] for k in who], dtype=np.int64)
 
 
 def samples(arms: Arms, truth: Truth, predicted: dict[str, Predicted], rows: Ints, count: int) -> list[dict[str, Any]]:

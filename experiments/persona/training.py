@@ -121,7 +121,7 @@ def train_pooled(
     dataset, began = data.dataset(tokenizer, prompt_format), time.perf_counter()
     inject_rows(model, plan.target_modules)
     [found] = train_many(
-        model, dataset, [Pupil(POOLED, data.rows("train"), data.rows("val"))], plan, _now_and_then(tell, POOLED)
+        model, dataset, [Pupil(POOLED, data.rows("train"), data.rows("val"))], plan, now_and_then(tell, POOLED)
     )
     save(folder, found, model, plan, data.digest)
     return {"seconds": time.perf_counter() - began, "steps": found.steps, "val_losses": found.val_losses}
@@ -147,7 +147,7 @@ def train_gated(
     )  # fmt: skip
     kept: dict[str, torch.Tensor] = {}
     losses: list[float] = []
-    progress = _now_and_then(tell, HYPERLORA)
+    progress = now_and_then(tell, HYPERLORA)
 
     def after(report: StepReport) -> None:
         progress(report.step, settings.max_steps)
@@ -186,7 +186,7 @@ class Subset:
         return self.dataset[int(self.rows[row])]
 
 
-def _now_and_then(tell: Tell, what: str, every: float = 20.0) -> Callable[[int, int], None]:
+def now_and_then(tell: Tell, what: str, every: float = 20.0) -> Callable[[int, int], None]:
     """Says every so many seconds how far the training of ``what`` is."""
     began = told = time.monotonic()
 

@@ -10,9 +10,11 @@
 from .bus import DynamicLoRA, InjectionChannel, MemoryBus, setup_weight_interface
 from .embedding import Embeddings, HashedNgrams
 from .errors import NoRoom, ServerError
+from .hypernetwork import HyperNetwork
 from .keywords import Keywords
 from .likelihood_method import Likelihood
 from .manager import AdapterManager
+from .offer_embedding import OfferEmbedding
 from .offer_features import OfferFeatures, OfferHistory
 from .peft_folder import LoRA, read_peft, write_peft
 from .registry import AdapterRegistry
@@ -32,12 +34,14 @@ __all__ = [
     "DynamicLoRA",
     "Embeddings",
     "HashedNgrams",
+    "HyperNetwork",
     "InjectionChannel",
     "Keywords",
     "Likelihood",
     "LoRA",
     "MemoryBus",
     "NoRoom",
+    "OfferEmbedding",
     "OfferFeatures",
     "OfferHistory",
     "ServerError",
