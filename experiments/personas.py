@@ -33,7 +33,7 @@ from experiments.match.specs import split
 from experiments.persona import evaluating, training
 from experiments.persona.arms import Arms
 from experiments.persona.cast import sample_personas, training_families
-from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, read_data, write_data
+from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, TRAINED, read_data, write_data
 from experiments.persona.games import play_games, public_limits, split_sizes
 from experiments.persona.report import report
 from experiments.stages import claim, require_least
@@ -41,7 +41,7 @@ from hyperlora.adapters.many import LoRAPlan
 from hyperlora.base import NANO, load_base
 from hyperlora.prompt import SEATED, markers
 
-TRAINED, REPORT = "train.json", "report.md"
+REPORT = "report.md"
 LOCK = ".working"
 
 
