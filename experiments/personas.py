@@ -3,6 +3,7 @@
     python -m experiments.personas make --out runs/personas --personas 200 --games 50 --seed 0
     python -m experiments.personas train runs/personas --threads 2
     python -m experiments.personas eval runs/personas
+    python -m experiments.personas route runs/personas
 
 A persona is a strategy with drawn parameters, a preset and a seat. Its adapter predicts what it will do next, from what the
 counterpart opposite may know: the offers, the clock and the public range. Its limit stands in no prompt.
@@ -36,6 +37,7 @@ from experiments.persona.cast import sample_personas, training_families
 from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, TRAINED, read_data, write_data
 from experiments.persona.games import play_games, public_limits, split_sizes
 from experiments.persona.report import report
+from experiments.persona.route_command import Route, route
 from experiments.stages import claim, require_least
 from hyperlora.adapters.many import LoRAPlan
 from hyperlora.base import NANO, load_base
@@ -147,7 +149,8 @@ class Settings:
     command: Annotated[
         Annotated[Make, tyro.conf.subcommand("make")]
         | Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Eval, tyro.conf.subcommand("eval")],
+        | Annotated[Eval, tyro.conf.subcommand("eval")]
+        | Annotated[Route, tyro.conf.subcommand("route")],
         tyro.conf.arg(name=""),
         tyro.conf.OmitSubcommandPrefixes,
         tyro.conf.OmitArgPrefixes,
@@ -165,7 +168,10 @@ def run(settings: Settings) -> dict[str, Any]:
         done = make(command)
     else:
         torch.set_num_threads(_at_least_one(command.threads))
-        done = train(command) if isinstance(command, Train) else evaluate(command)
+        if isinstance(command, Route):
+            done = route(command)
+        else:
+            done = train(command) if isinstance(command, Train) else evaluate(command)
     if command.json:
         print(json.dumps(done))
     return done

@@ -61,7 +61,7 @@ class Scorer:
             halved, with a warning.
         precision: ``own``, ``auto``, ``fp32`` or ``bf16``; see `in_precision`.
         prefixes: keeps beginnings of prompts between calls; None keeps nothing.
-        head: how the model is run; with an `AdapterHead`, what `decide` and its like take as ``rho`` are numbers of adapters.
+        head: how the model is run; with an `AdapterHead` a row's ``rho`` is the number of its adapter.
 
     Attributes:
         mode: name of the mode, without its number.
