@@ -8,6 +8,7 @@ import numpy as np
 
 from agents.guards import beyond_limit, guarded
 from agents.janus import JanusAgent, check_rho
+from bargain_env.core import Seat
 from bargain_env.moves import Moves, RawMoves
 from bargain_env.policy import Floats, Ints, SeatGames, SeatView
 
@@ -83,7 +84,7 @@ class ModellingAgent:
         """Start B games; raises `InputError` where no adapter suits their seat."""
         self.janus.reset(games)
         self._rho = np.broadcast_to(check_rho(self.janus.rho), len(games)).astype(np.float64)
-        self._oracle = self._given or self._models(games)
+        self._oracle = self._given or self._models(games.seat)
         settings = self.settings
         self._recognition = Recognition(
             self._oracle, len(self._oracle.counterparts), settings.threshold, settings.temperature
@@ -91,8 +92,21 @@ class ModellingAgent:
         self._recognition.reset(games)
         self.modelled, self.decided = np.zeros((2, len(games)), dtype=np.int64)
 
-    def _models(self, games: SeatGames) -> Oracle:
-        some = self.pool.suited(games.seat.other, self.janus.scenario, self.settings.personas)
+    def load(self) -> None:
+        """Load the adapters for both seats, as far as there are any: what cannot be loaded is known before a game.
+
+        Raises:
+            InputError: they are damaged, or of another base.
+        """
+        for seat in Seat:
+            if self._suited(seat):
+                self._models(seat)
+
+    def _suited(self, seat: Seat) -> tuple[Counterpart, ...]:
+        return self.pool.suited(seat.other, self.janus.scenario, self.settings.personas)
+
+    def _models(self, seat: Seat) -> Oracle:
+        some = self._suited(seat)
         return shared_models(self.pool, some, stamp(some))
 
     def act(self, view: SeatView) -> Moves:
@@ -118,7 +132,8 @@ class ModellingAgent:
         taken = self._takeable(view, 2, aims.worth(answer))
         worth = aims.worth(offers)
         values = expected(worth, chance, taken, waiting, trust)
-        found = choose(np.nan_to_num(aims.worth(view.standing), nan=-np.inf), values)
+        now = aims.worth(view.standing)
+        found = choose(np.where(np.isnan(now), -np.inf, now), values)
         price = offers[np.arange(len(view)), found.offer]
         accept = found.accept & ~beyond_limit(view)
         return Moves(accept, np.where(accept, np.nan, price), raw=RawMoves.of(accept, price))
@@ -170,7 +185,8 @@ class ModellingAgent:
             offered.append(self._takeable(view, 2 * ahead, aims.worth(answer)))
         if not accepts:
             return np.zeros(len(view))
-        worth = np.nan_to_num(aims.worth(held), nan=0.0)
+        worth = aims.worth(held)
+        worth = np.where(np.isfinite(worth), worth, 0.0)
         return continuation(worth, np.stack(accepts, axis=1), np.stack(offered, axis=1), self.settings.trust)
 
     @staticmethod

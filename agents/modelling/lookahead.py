@@ -58,7 +58,7 @@ def expected(worth: Floats, accepts: Floats, worth_offered: Floats, waiting: Flo
     """``[b, C]`` E of each candidate offer.
 
     Args:
-        worth: ``[b, C]`` v of each candidate; NaN for none, whose E is -∞.
+        worth: ``[b, C]`` v of each candidate; NaN for none and -∞ beyond the own limit, whose E is -∞.
         accepts: ``[b, C]`` a of each; NaN where nobody could accept it any more, which counts as 0.
         worth_offered: ``[b, C]`` v of the predicted answer to each; -∞ where that could not be accepted any more.
         waiting: ``[b]`` W.
@@ -66,7 +66,8 @@ def expected(worth: Floats, accepts: Floats, worth_offered: Floats, waiting: Flo
     """
     chance = np.nan_to_num(accepts)
     going_on = trust * np.maximum(np.maximum(worth_offered, waiting[:, None]), 0.0)
-    return np.where(np.isnan(worth), -np.inf, chance * np.nan_to_num(worth) + (1.0 - chance) * going_on)
+    possible = np.isfinite(worth)
+    return np.where(possible, chance * np.where(possible, worth, 0.0) + (1.0 - chance) * going_on, -np.inf)
 
 
 def choose(standing: Floats, offers: Floats) -> Choice:

@@ -54,9 +54,11 @@ class ModellingSpec:
         """
         janus: Any = self.janus.policy(rho, options, preset.name)
         pool = self.pool()
-        made: Policy = agents.ModellingAgent(janus, pool, self.settings, width=preset.known_width)
+        made = agents.ModellingAgent(janus, pool, self.settings, width=preset.known_width)
+        made.load()
         made.name = self.label
-        return made
+        policy: Policy = made
+        return policy
 
     def pool(self) -> Pool:
         """The adapters that there are.

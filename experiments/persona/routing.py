@@ -159,7 +159,7 @@ def by_embedding(group: Group, learned: Queries, asked: Queries) -> Scored:
     parts = []
     for seen in SEEN:
         known, at = np.flatnonzero(learned.nth == seen), np.flatnonzero(asked.nth == seen)
-        examples = {spec.name: [_history(learned.table, i) for i in known[learned.label[known] == k]]
+        examples = {spec.name: [_history(learned, i) for i in known[learned.label[known] == k]]
                     for k, spec in enumerate(specs)}  # fmt: skip
         examples = {name: some for name, some in examples.items() if some}
         logs = np.full((len(at), len(specs)), NOVEL)
@@ -168,7 +168,7 @@ def by_embedding(group: Group, learned: Queries, asked: Queries) -> Scored:
             method = Embeddings(OfferFeatures())
             method.learn(examples)
             for row, i in enumerate(at.tolist()):
-                found = method.scores(method.prepare(_history(asked.table, i)), specs)
+                found = method.scores(method.prepare(_history(asked, i)), specs)
                 if found.values:
                     logs[row] = [found.values.get(spec.name, NOVEL) for spec in specs]
                     null[row] = -np.inf
@@ -178,14 +178,15 @@ def by_embedding(group: Group, learned: Queries, asked: Queries) -> Scored:
     )
 
 
-def _history(table: pa.Table, row: int) -> OfferHistory:
-    """The game of a row up to its own offer."""
-    seat, price = table["role"][row].as_py(), table["target_price"][row].as_py()
-    past = list(zip(table["history_roles"][row].as_py(), table["history_prices"][row].as_py(), strict=True))
+def _history(asked: Queries, i: int) -> OfferHistory:
+    """The game of an offer up to it: a row's own history holds the last offers only, but each row has the reply it saw."""
+    table, here = asked.table, slice(i + 1 - int(asked.nth[i]), i + 1)
+    own, replies = (table[name].slice(here.start, here.stop - here.start).to_pylist()
+                    for name in ("target_price", "last_offer_price"))  # fmt: skip
     return OfferHistory(
-        seat,
-        [*(offer for role, offer in past if role == seat), price],
-        [offer for role, offer in past if role != seat],
-        table["price_low"][row].as_py(),
-        table["price_high"][row].as_py(),
+        table["role"][i].as_py(),
+        own,
+        [price for price in replies if price is not None and price == price],
+        table["price_low"][i].as_py(),
+        table["price_high"][i].as_py(),
     )
