@@ -17,6 +17,7 @@ from .sampling import sample_strategies
 if TYPE_CHECKING:
     from .janus import JanusAgent
     from .janus_session import Janus, JanusDecision
+    from .modelling.agent import ModellingAgent
     from .situations import Situation
 
 understand_names(make_for)
@@ -25,6 +26,7 @@ _LAZY = {
     "Janus": "janus_session",
     "JanusAgent": "janus",
     "JanusDecision": "janus_session",
+    "ModellingAgent": "modelling.agent",
     "Situation": "situations",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "JanusAgent",
     "JanusDecision",
     "LearnedPolicy",
+    "ModellingAgent",
     "Range",
     "Situation",
     "StrategyInfo",

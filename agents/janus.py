@@ -200,6 +200,28 @@ class JanusAgent:
             self._answers(view, decided, slice(end - len(view), end)) for view, end in zip(views, ends, strict=True)
         ]
 
+    def offers(self, view: SeatView, rhos: Sequence[Floats]) -> list[Floats]:
+        """What it would offer at each internal ρ, accepting or not, before any guard.
+
+        Args:
+            view: b decisions.
+            rhos: C times ``[b]``.
+
+        Returns:
+            C times ``[b]`` playable prices; NaN for an answer that is none.
+        """
+        texts = [text for rho in rhos for text in self.prompts(view, rho)]
+        count = len(rhos)
+        uniforms = np.tile(view.games.uniform(view.turn, UNIFORMS), (count, 1)) if self._draws else None
+        rho = None if self.base_only else np.concatenate(rhos)
+        may_accept = np.tile(~np.isnan(view.standing), count)
+        with MODEL_LOCK:
+            decided = self.scorer.decide(encode(self.adapter.tokenizer, texts), rho, may_accept, uniforms)
+        axis = self.axis(view.games)
+        return [
+            playable(axis.price(np.rint(share * 1e4) / 1e4), view.games) for share in np.split(decided.price, count)
+        ]
+
     def _answers(self, view: SeatView, decided: Decisions, rows: slice) -> Answers:
         games, fallback = view.games, decided.fallback[rows]
         share = np.rint(decided.price[rows] * 1e4) / 1e4

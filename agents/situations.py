@@ -235,10 +235,10 @@ def view_of(situations: Sequence[Situation]) -> SeatView:
         name: np.array([getattr(s, name) for s in situations], dtype=np.int64) for name in ("max_turns", "id", "seed")
     }
     columns |= {"starter": (int(seat) + turn - 1) % 2, "discount": np.ones(n)}
-    return SeatView(np.arange(n), SeatGames(seat, columns), turn, _acceptable(prices), prices)
+    return SeatView(np.arange(n), SeatGames(seat, columns), turn, acceptable(prices), prices)
 
 
-def _acceptable(prices: np.ndarray) -> np.ndarray:
+def acceptable(prices: np.ndarray) -> np.ndarray:
     """``[b]`` the latest offer if the other seat made it, who moves on every second turn from the last; else NaN."""
     if not prices.shape[1]:
         return np.full(len(prices), np.nan)

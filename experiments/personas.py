@@ -4,6 +4,7 @@
     python -m experiments.personas train runs/personas --threads 2
     python -m experiments.personas eval runs/personas
     python -m experiments.personas hypernetwork runs/personas
+    python -m experiments.personas route runs/personas
 
 A persona is a strategy with drawn parameters, a preset and a seat. Its adapter predicts what it will do next, from what the
 counterpart opposite may know: the offers, the clock and the public range. Its limit stands in no prompt.
@@ -34,17 +35,18 @@ from experiments.match.specs import split
 from experiments.persona import evaluating, instant, training
 from experiments.persona.arms import Arms
 from experiments.persona.cast import sample_personas, training_families
-from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, read_data, write_data
+from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, TRAINED, read_data, write_data
 from experiments.persona.games import play_games, public_limits, split_sizes
 from experiments.persona.generating import Hypernetwork
 from experiments.persona.report import report
+from experiments.persona.route_command import Route, route
 from experiments.stages import claim, require_least
 from hyperlora.adapters.many import LoRAPlan
 from hyperlora.base import NANO, load_base
 from hyperlora.decode.modes import Mode
 from hyperlora.prompt import SEATED, markers
 
-TRAINED, REPORT = "train.json", "report.md"
+REPORT = "report.md"
 LOCK = ".working"
 
 
@@ -154,7 +156,8 @@ class Settings:
         Annotated[Make, tyro.conf.subcommand("make")]
         | Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Eval, tyro.conf.subcommand("eval")]
-        | Annotated[Hypernetwork, tyro.conf.subcommand("hypernetwork")],
+        | Annotated[Hypernetwork, tyro.conf.subcommand("hypernetwork")]
+        | Annotated[Route, tyro.conf.subcommand("route")],
         tyro.conf.arg(name=""),
         tyro.conf.OmitSubcommandPrefixes,
         tyro.conf.OmitArgPrefixes,
@@ -172,10 +175,15 @@ def run(settings: Settings) -> dict[str, Any]:
         done = make(command)
     else:
         torch.set_num_threads(_at_least_one(command.threads))
-        if isinstance(command, Train):
-            done = train(command)
-        else:
-            done = evaluate(command) if isinstance(command, Eval) else teach_hypernetwork(command)
+        match command:
+            case Train():
+                done = train(command)
+            case Eval():
+                done = evaluate(command)
+            case Route():
+                done = route(command)
+            case Hypernetwork():
+                done = teach_hypernetwork(command)
     if command.json:
         print(json.dumps(done))
     return done

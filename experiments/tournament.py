@@ -53,7 +53,8 @@ class Settings:
     """Comma list: janus-nano, janus:PATH, either with @text (gates frozen at their mean) or @gates (prompt fixed), lora or
     lora:PATH (a plain LoRA, see experiments.ablations), base (no adapter), shuffled (control: permuted rho), script:NAME,
     scripts, teacher:PATH (of experiments.teacher: a file, or a folder with PRESET.safetensors), learned:PATH (.zip of
-    Stable-Baselines3), text:MODEL_DIR or text:http://HOST:PORT/v1#MODEL (a chat model by prompt)."""
+    Stable-Baselines3), text:MODEL_DIR or text:http://HOST:PORT/v1#MODEL (a chat model by prompt), modelling:DIR (Janus with
+    the persona adapters of experiments.personas as models of its opponent)."""
     rho: str | None = None
     """Requested rho, a list a,b,c or start:stop:step, each in [0, 1] or -1 (asks for an impasse). Scripts take none.
     By default 0:1:0.1, or with --config its values alone."""

@@ -173,9 +173,9 @@ def test_opponents_of_every_kind(world):
     assert (spec.arm, spec.adapter, rho) == ("text", str(world), 0.125)
     assert opponents.at_rho("micro(step=20.0)") is opponents.at_rho("fair") is None
     sources = {
-        name: opponents.source(name) for name in (f"janus:{world}@text(0.30)", f"base:{world}", "base(0.30)", "fair")
+        name: opponents.sources(name) for name in (f"janus:{world}@text(0.30)", f"base:{world}", "base(0.30)", "fair")
     }
-    assert list(sources.values()) == [str(world), str(world), "", ""]
+    assert list(sources.values()) == [[str(world)], [str(world)], [], [""]]
 
 
 @pytest.mark.parametrize(

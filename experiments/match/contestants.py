@@ -16,6 +16,7 @@ from bargain_env import Policy, Preset
 from bargain_env.errors import InputError, unknown
 
 from .arms import CONTROLS, FORMS, JanusOptions, JanusSpec, janus_spec
+from .modelling import MODELLING, ModellingSpec, modelling_spec
 from .opponents import janus_of
 from .specs import split
 
@@ -94,6 +95,9 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
     found = janus_spec(spec)
     if found is not None:
         return [janus(found, options)]
+    player = modelling_spec(spec)
+    if player is not None:
+        return [modelling(player, options)]
     forms = [
         *FORMS,
         "learned:PATH",
@@ -102,6 +106,7 @@ def _resolve(spec: str, options: JanusOptions) -> list[Contestant]:
         "script:NAME",
         "text:MODEL_DIR",
         "text:http://HOST:PORT/v1#MODEL",
+        f"{MODELLING}ADAPTERS_DIR",
     ]
     if spec in agents.list_strategies():
         raise InputError(f"unknown agent {spec!r}; did you mean 'script:{spec}'? known: {', '.join(forms)}")
@@ -162,6 +167,22 @@ def janus(spec: JanusSpec, options: JanusOptions) -> Contestant:
         control=spec.arm in CONTROLS,
         arm=spec.arm,
     )
+
+
+def modelling(spec: ModellingSpec, options: JanusOptions) -> Contestant:
+    """Janus with persona adapters as models of its opponent, see `experiments.match.modelling`.
+
+    Raises:
+        InputError: the folder holds no adapters that can be used.
+    """
+    spec.pool()  # whoever names a bad folder hears of it now
+
+    def build(rho: Floats | None, preset: Preset) -> Policy:
+        if rho is None:
+            raise ValueError(f"agent {spec.label!r} takes rho; give one for each game")
+        return spec.policy(rho, options, preset)
+
+    return Contestant(spec.label, takes_rho=True, build=build)
 
 
 def unasked(contestant: Contestant, rho: float) -> Contestant:

@@ -66,7 +66,8 @@ def identify(
         plan: what they play.
         files: a plugin, a base: files or folders; None, or a name that is no path, counts for nothing.
     """
-    named = [opponents.source(name) for name in (*(player.label for player in players), *plan.opponents)]
+    names = [*(player.label for player in players), *plan.opponents]
+    named = [place for name in names for place in opponents.sources(name)]
     places = [Path(name) for name in dict.fromkeys([*named, *map(str, filter(None, files))]) if name]
     places = [place for place in places if place.exists()]
     document = {

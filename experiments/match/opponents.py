@@ -22,6 +22,7 @@ from bargain_env.errors import InputError, unknown
 from bargain_env.rho_grid import valid_rho
 
 from .arms import JanusOptions, JanusSpec, janus_spec
+from .modelling import modelling_spec
 from .populations import POPULATION, population
 from .results import rho_text
 from .specs import split as split_list
@@ -99,11 +100,14 @@ def at_rho(name: str) -> tuple[JanusSpec, float] | None:
 
 
 def janus_of(name: str) -> JanusSpec | None:
-    """The Janus that ``name``, of an agent or an opponent, is of; None for anybody else.
+    """The Janus that ``name``, of an agent or an opponent, is of, with a model of its opponent or not; None for others.
 
     Raises:
         InputError: its adapter is not there.
     """
+    player = modelling_spec(name)
+    if player is not None:
+        return player.janus
     found = at_rho(name)
     return janus_spec(name) if found is None else found[0]
 
@@ -179,9 +183,12 @@ def load(names: Sequence[str], preset: Preset, options: JanusOptions) -> None:
         spec.policy(np.array(DEFAULT_RHO), options, preset.name)
 
 
-def source(name: str) -> str:
-    """The file or folder that a player, agent or opponent, is read from; empty, or no path, where there is none."""
+def sources(name: str) -> list[str]:
+    """Files and folders that a player, agent or opponent, is read from; or what is no path, where there are none."""
+    player = modelling_spec(name)
+    if player is not None:
+        return player.files()
     spec = janus_of(name)
     if spec is None:
-        return name.partition(":")[2]
-    return spec.adapter if spec.given else ""
+        return [name.partition(":")[2]]
+    return [spec.adapter] if spec.given else []

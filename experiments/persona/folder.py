@@ -18,6 +18,7 @@ from bargain_env.errors import InputError
 from bargain_env.files import replacing, sha256
 from hyperlora.data import NegotiationDataset
 from hyperlora.evaluate import DecisionFacts, decision_facts
+from hyperlora.outside import OUTSIDE_RHO
 
 from .cast import Persona
 from .games import SPLITS
@@ -25,11 +26,11 @@ from .games import SPLITS
 Ints = NDArray[np.int64]
 
 PERSONAS, STEPS, SPLIT_FILE = "personas.json", "steps.parquet", "splits.json"
+TRAINED = "train.json"
+"""The settings that the adapters were trained with."""
 PER_USER, POOLED, HYPERLORA = "lora_per_user", "lora_all", "hyperlora_all"
-TEXT_RHO = 0.5
-"""The ρ that every prompt says. The base was pretrained on prompts whose ρ was that of another game, so it tells nothing;
-the hindsight ρ of a game would tell how it ends."""
 SCHEMA_VERSION = 1
+AGAIN = "make it again"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,10 +77,10 @@ class PersonaData:
         return np.where(counts > 0, (sums / np.maximum(counts, 1)).clip(0.0, 1.0), IMPASSE_RHO)
 
     def dataset(self, tokenizer: Any, prompt_format: int) -> NegotiationDataset:
-        """The decisions as tokens, row for row; gates see the persona's mean ρ, prompts say `TEXT_RHO`."""
+        """The decisions as tokens, row for row; gates see the persona's mean ρ, prompts say `OUTSIDE_RHO`."""
         rho = self.mean_rho()[self.owner]
         return NegotiationDataset(
-            self.table, tokenizer, prompt_format=prompt_format, rho=rho, text_rho=TEXT_RHO, max_length=1024
+            self.table, tokenizer, prompt_format=prompt_format, rho=rho, text_rho=OUTSIDE_RHO, max_length=1024
         )
 
     def facts(self, prompt_format: int) -> DecisionFacts:
@@ -111,18 +112,8 @@ def read_data(folder: Path) -> PersonaData:
     Raises:
         InputError: not there, damaged or changed since.
     """
-    path = folder / PERSONAS
-    if not path.is_file():
-        raise InputError(
-            f"{folder} holds no {PERSONAS}; make it with `python -m experiments.personas make --out {folder}`"
-        )
-    again = "make it again"
-    try:
-        about = json.loads(path.read_text())
-        personas = [Persona(**{f.name: entry[f.name] for f in fields(Persona)}) for entry in about["personas"]]
-        digests = dict(about["files"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error!r}); {again}") from error
+    about, personas = _read_about(folder)
+    again, digests = AGAIN, dict(about["files"])
     for name, digest in digests.items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise InputError(f"{folder / name} is missing or was changed since it was made; {again}")
@@ -133,6 +124,32 @@ def read_data(folder: Path) -> PersonaData:
     return PersonaData(
         folder, about["settings"], personas, table, owner, table["game"].to_numpy(), split, digests[STEPS]
     )
+
+
+def read_personas(folder: Path) -> tuple[Mapping[str, Any], list[Persona]]:
+    """The settings of ``make`` and the personas, without their games.
+
+    Raises:
+        InputError: not there, or damaged.
+    """
+    about, personas = _read_about(folder)
+    return about["settings"], personas
+
+
+def _read_about(folder: Path) -> tuple[dict[str, Any], list[Persona]]:
+    path = folder / PERSONAS
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no {PERSONAS}; make it with `python -m experiments.personas make --out {folder}`"
+        )
+    try:
+        about = json.loads(path.read_text())
+        personas = [Persona(**{f.name: entry[f.name] for f in fields(Persona)}) for entry in about["personas"]]
+        dict(about["files"])
+        dict(about["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error!r}); {AGAIN}") from error
+    return about, personas
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -19,6 +19,7 @@ from experiments.corpus import records
 from experiments.corpus.game_rows import rows_of_games
 from experiments.corpus.step_rows import steps_table
 from experiments.match import pairs
+from hyperlora.outside import public_limit
 
 from .cast import Persona
 
@@ -29,6 +30,7 @@ GAMES_APART = 10_000
 SEED_APART = 2_000_000
 """Added to the seed of games, so that they are neither those of a tournament nor those that the shipped base has read."""
 SPLITS = ("train", "val", "test")
+SEATS = ("buyer", "seller")
 SHARES = (0.6, 0.2)
 """Of training and validation; the rest is for tests."""
 FEWEST_GAMES = 3
@@ -109,11 +111,7 @@ def _split_of(personas: int, games: int, seed: int) -> NDArray[np.str_]:
 
 
 def public_limits(table: pa.Table) -> pa.Table:
-    """The same with the worst end of the public range as everybody's reservation.
-
-    It is all that who sits opposite knows of a persona's limit: a buyer pays at most the highest price, a seller takes at
-    least the lowest.
-    """
+    """The same with `public_limit` as everybody's reservation, which is all that who sits opposite knows of it."""
     buys = pc.equal(table["role"], "buyer")
-    limit = pc.if_else(buys, table["price_high"], table["price_low"])
+    limit = pc.if_else(buys, *(public_limit(seat, table["price_low"], table["price_high"]) for seat in SEATS))
     return table.set_column(table.column_names.index("reservation_price"), "reservation_price", limit)

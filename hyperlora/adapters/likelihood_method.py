@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bargain_env.errors import InputError
 
-from ..losses import IGNORE, target_logits
-from ..tokens import encode
+from .likelihood import Answered, answer_log_likelihoods, with_answers
 from .manager import AdapterManager
 from .routing import Scores
 from .spec import AdapterSpec
@@ -61,7 +59,7 @@ class Likelihood:
         self._prior, self._null_prior = dict(prior or {}), null_prior
         self._batch_rows, self._max_length = batch_rows, max_length
 
-    def prepare(self, query: Any) -> list[tuple[list[int], int]]:
+    def prepare(self, query: Any) -> list[Answered]:
         """Token ids of each decision with the end-of-sequence token, as trained, and where its answer begins.
 
         Raises:
@@ -70,18 +68,9 @@ class Likelihood:
         pairs = list(query) if isinstance(query, Sequence) and not isinstance(query, str) else None
         if pairs is None or not all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs):
             raise InputError("likelihood routing reads decisions that were seen, as pairs of prompt and answer")
-        prompts = encode(self._tokenizer, [prompt for prompt, _ in pairs])
-        answers = encode(self._tokenizer, [answer for _, answer in pairs])
-        rows = []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            room = self._max_length - len(answer) - 1
-            if room < 1:
-                raise InputError(f"an answer of {len(answer)} tokens leaves no room for its prompt; raise max_length")
-            shown = prompt[-room:]
-            rows.append(([*shown, *answer, int(self._tokenizer.eos_token_id)], len(shown)))
-        return rows
+        return with_answers(self._tokenizer, pairs, self._max_length)
 
-    def scores(self, prepared: list[tuple[list[int], int]], specs: Sequence[AdapterSpec]) -> Scores:
+    def scores(self, prepared: list[Answered], specs: Sequence[AdapterSpec]) -> Scores:
         """Log-joint of the decisions and each loaded adapter."""
         allowed = {spec.name for spec in specs}
         loaded = [entry["name"] for entry in self._manager.status()["loaded"]]
@@ -95,7 +84,7 @@ class Likelihood:
         return Scores(joint, log=True, null=found[-1] + math.log(self._null_prior))
 
     @torch.no_grad()
-    def log_likelihoods(self, prepared: list[tuple[list[int], int]], names: Sequence[str | None]) -> list[float]:
+    def log_likelihoods(self, prepared: list[Answered], names: Sequence[str | None]) -> list[float]:
         """Sum over the decisions of log P(answer | prompt), under each adapter; None is the base. Nats.
 
         Answers of one adapter are summed in their order and in double precision; the batches that a pass is cut into move
@@ -109,25 +98,7 @@ class Likelihood:
         for start in range(0, len(work), self._batch_rows):
             part = work[start : start + self._batch_rows]
             with self._manager.serving_rows([names[i] for i, _ in part], scaling=1.0):
-                values = _answers(model, [row for _, row in part], int(self._tokenizer.pad_token_id))
+                values = answer_log_likelihoods(model, [row for _, row in part], int(self._tokenizer.pad_token_id))
             for (i, _), value in zip(part, values, strict=True):
                 total[i] += value
         return total
-
-
-def _answers(model: Any, rows: Sequence[tuple[list[int], int]], pad: int) -> list[float]:
-    """Log P(answer | prompt) of each row, padded on the right to one length."""
-    longest = max(len(ids) for ids, _ in rows)
-    input_ids = torch.full((len(rows), longest), pad)
-    labels = torch.full((len(rows), longest), IGNORE)
-    for i, (ids, begins) in enumerate(rows):
-        row = torch.tensor(ids)
-        input_ids[i, : len(ids)] = row
-        labels[i, begins : len(ids)] = row[begins:]
-    device = next(model.parameters()).device
-    wanted = (labels[:, 1:] != IGNORE).to(device)
-    logits = target_logits(model, input_ids.to(device), wanted)
-    targets = labels[:, 1:].to(device)[wanted]
-    chosen: Tensor = logits.double().log_softmax(dim=-1).gather(1, targets[:, None])[:, 0]
-    owner = torch.nonzero(wanted)[:, 0]
-    return torch.zeros(len(rows), dtype=torch.float64, device=device).index_add(0, owner, chosen).tolist()

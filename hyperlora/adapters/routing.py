@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .spec import AdapterSpec
 
 Route = list[tuple[str, float]]
@@ -66,6 +69,30 @@ def confidences(scores: Scores, temperature: float | None) -> tuple[dict[str, fl
     rest = sum(math.exp((value - top) / scale) for value in null)
     total = sum(parts.values()) + rest
     return {name: part / total for name, part in parts.items()}, rest / total
+
+
+def posteriors(logs: NDArray[np.float64], null: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
+    """`confidences` of N queries at once: ``[N, P + 1]``, the last column that of the null hypothesis.
+
+    Args:
+        logs: ``[N, P]`` log-joint of each query and each adapter.
+        null: ``[N]`` that of the null hypothesis; -∞ for a method that has none.
+        temperature: by which they are divided.
+    """
+    both = np.concatenate([logs, null[:, None]], axis=1)
+    shares = np.exp((both - both.max(axis=1, keepdims=True)) / temperature)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def chosen(shares: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
+    """``[N]`` number of the adapter that a router takes, given `posteriors`; -1 where it abstains.
+
+    As `AdapterRouter` has it: the first of the best, unless it is below ``threshold`` or less likely than the null
+    hypothesis.
+    """
+    best = shares[:, :-1].argmax(axis=1)
+    sure = shares[np.arange(len(shares)), best]
+    return np.where((sure >= threshold) & (sure >= shares[:, -1]), best, -1)
 
 
 def fitted_temperature(labelled: Sequence[tuple[Scores, str]]) -> float:

@@ -61,6 +61,7 @@ class Scorer:
             halved, with a warning.
         precision: ``own``, ``auto``, ``fp32`` or ``bf16``; see `in_precision`.
         prefixes: keeps beginnings of prompts between calls; None keeps nothing.
+        head: how the model is run; with an `AdapterHead` a row's ``rho`` is the number of its adapter.
 
     Attributes:
         mode: name of the mode, without its number.
@@ -84,6 +85,7 @@ class Scorer:
         max_tokens: int | None = None,
         precision: str = "own",
         prefixes: PrefixCache | None = None,
+        head: LegalHead | None = None,
     ) -> None:
         self.decoding = Mode.parse(mode)
         self.mode = self.decoding.kind
@@ -92,7 +94,7 @@ class Scorer:
             self._refuse_unordered()
         self.model, self.tokenizer = in_precision(model, precision), tokenizer
         self.batch_size, self.levels, self.width = batch_size, levels, width
-        self.head = LegalHead(self.model)
+        self.head = LegalHead(self.model) if head is None else head
         self.max_tokens = max_tokens or MAX_TOKENS.get(self.head.device.type, OTHER_MAX_TOKENS)
         self.pad_token_id = int(tokenizer.pad_token_id)
         self.stats = DecodeStats()

@@ -1,0 +1,67 @@
+"""Who the opponent is, as far as its offers tell: likelihoods of each game, offer by offer."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from bargain_env.policy import Floats, Ints, SeatGames, SeatView
+from hyperlora.adapters.routing import chosen, posteriors
+
+from .outside import decision_after, other_seat
+
+LIKELIHOOD_DIGITS = 3
+"""Decimals that log-likelihoods are summed with: the rest is rounding of float32."""
+
+
+class Witness(Protocol):
+    """What is asked how likely an offer was; `agents.modelling.models.OpponentModels` is one."""
+
+    def log_likelihoods(self, view: SeatView, offered: Floats) -> Floats:
+        """``[n, P + 1]``, see there."""
+        ...
+
+
+class Recognition:
+    """The posterior over personas in each of B games.
+
+    An offer is scored once, when it is first seen; what was seen before is a sum. Personas are equally likely at first, and
+    so is the hypothesis that the opponent is none of them.
+
+    Args:
+        witness: of the offers.
+        personas: P.
+        threshold: see `ModellingSettings`.
+        temperature: likewise.
+    """
+
+    def __init__(self, witness: Witness, personas: int, threshold: float, temperature: float) -> None:
+        self._witness, self._personas = witness, personas
+        self.threshold, self.temperature = threshold, temperature
+        self._logs, self._heard = np.zeros((0, personas + 1)), np.zeros(0, dtype=np.int64)
+
+    def reset(self, games: SeatGames) -> None:
+        """Forget, and start B games of the own seat."""
+        self._logs = np.zeros((len(games), self._personas + 1))
+        self._heard = np.zeros(len(games), dtype=np.int64)  # turns that have been looked at
+
+    def hear(self, view: SeatView) -> None:
+        """Score the opponent's offers in ``view`` that are new."""
+        prices, past = view.prices, view.prices.shape[1]
+        theirs = other_seat(view.games)
+        for turn in range((past + 1) % 2, past, 2):
+            new = np.flatnonzero((self._heard[view.rows] <= turn) & ~np.isnan(prices[:, turn]))
+            if len(new):
+                found = self._witness.log_likelihoods(
+                    decision_after(theirs, prices[new, :turn], new), prices[new, turn]
+                )
+                self._logs[view.rows[new]] += np.round(found, LIKELIHOOD_DIGITS)
+        self._heard[view.rows] = past
+
+    def of(self, rows: Ints) -> Ints:
+        """Number of the persona that each of these games' opponent is taken for; -1 for none."""
+        logs = self._logs[rows]
+        shares = posteriors(logs[:, :-1], logs[:, -1], self.temperature)
+        known = chosen(np.round(shares, 6), self.threshold)
+        return np.where((self._logs[rows] != 0.0).any(axis=1), known, -1)

@@ -1,0 +1,203 @@
+"""What a router's scores come to: accuracy, calibration and abstention, and the files that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.table import Table
+
+from experiments.reporting import plots
+from experiments.reporting.charts import AGENT_LOOKS, FAINT, new_figure, style
+from hyperlora.adapters.routing import Scores, chosen, fitted_temperature, posteriors
+
+from .measures import mean_interval
+from .routing import SEEN, Group, Scored
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+BINS = 10
+FITTED_ON = 400
+"""Queries that a temperature is fitted to at most, spread evenly: the search costs as much for each."""
+CHART = "router_calibration"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Routed:
+    """Q queries of all groups after routing.
+
+    Attributes:
+        seen: ``[Q]`` offers.
+        persona: ``[Q]`` whose game it is; empty for a stranger.
+        confidence: ``[Q]`` of the best persona.
+        null: ``[Q]`` of none of them.
+        top1, top3, family: ``[Q]`` whether the persona is the best, among the best three, of the family of the best.
+        rivals: ``[Q]`` personas that might have been chosen.
+        kin: ``[Q]`` share of them that is of the same family.
+    """
+
+    seen: Ints
+    persona: NDArray[np.str_]
+    confidence: Floats
+    null: Floats
+    top1: Bools
+    top3: Bools
+    family: Bools
+    rivals: Ints
+    kin: Floats
+
+    def answered(self, threshold: float) -> Bools:
+        """``[Q]`` where a router with this threshold does not abstain."""
+        return chosen(np.stack([self.confidence, self.null], axis=1), threshold) >= 0
+
+
+def routed(parts: Sequence[tuple[Group, Scored]], temperature: float) -> Routed:
+    """The posterior of every query; of equal personas the one whose name comes first is the better."""
+    columns: list[tuple[Any, ...]] = []
+    for group, scored in parts:
+        shares = posteriors(scored.logs, scored.null, temperature)
+        rows, label = np.arange(len(shares)), scored.label
+        order = np.argsort(-shares[:, :-1], axis=1, kind="stable")
+        families = np.array([one.family for one in group.members])
+        names = np.array([one.name for one in group.members])
+        known = label >= 0
+        found = known & (shares[rows, order[:, 0]] > 0.0)  # what is like nobody is not recognised by the order of names
+        columns.append((
+            scored.seen,
+            np.where(known, names[label], ""),
+            shares[rows, order[:, 0]],
+            shares[:, -1],
+            found & (order[:, 0] == label),
+            found & (order[:, :3] == label[:, None]).any(axis=1),
+            found & (families[order[:, 0]] == families[label]),
+            np.full(len(shares), len(names)),
+            np.where(known, (families[None, :] == families[label][:, None]).mean(axis=1), np.nan),
+        ))  # fmt: skip
+    return Routed(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+def temperature_of(parts: Sequence[tuple[Group, Scored]]) -> float:
+    """The temperature under which validation queries are best explained."""
+    labelled = []
+    for group, scored in parts:
+        names = [one.name for one in group.members]
+        for logs, null, label in zip(scored.logs.tolist(), scored.null.tolist(), scored.label.tolist(), strict=True):
+            values = dict(zip(names, logs, strict=True))
+            labelled.append((Scores(values, log=True, null=null if np.isfinite(null) else None), names[label]))
+    picked = np.unique(np.linspace(0, len(labelled) - 1, min(FITTED_ON, len(labelled))).astype(np.int64))
+    return fitted_temperature([labelled[i] for i in picked])
+
+
+def threshold_of(found: Routed, answered: float, seen: int) -> float:
+    """The highest threshold at which that share of validation queries after ``seen`` offers is answered; 0 at the least.
+
+    Games end early: where none is so long, the longest count.
+    """
+    long = found.seen >= min(seen, int(found.seen.max()))
+    shortest = int(found.seen[long].min())
+    at = found.seen == shortest
+    sure = np.where(found.confidence[at] >= found.null[at], found.confidence[at], 0.0)
+    return float(np.quantile(sure, 1.0 - answered, method="lower"))
+
+
+def accuracy(found: Routed, strangers: Routed, threshold: float, seed: int) -> list[dict[str, Any]]:
+    """A row for each number of offers that some game has: accuracies, what chance gives, and how often nobody is named.
+
+    Intervals resample personas, with all their games.
+    """
+    rows = []
+    for seen in SEEN:
+        at, apart = found.seen == seen, strangers.seen == seen
+        if not at.any():
+            continue
+        answered = found.answered(threshold)[at]
+        row: dict[str, Any] = {"offers": seen, "games": int(at.sum())}
+        for name in ("top1", "top3", "family"):
+            hits = getattr(found, name)[at].astype(np.float64)
+            _, who = np.unique(found.persona[at], return_inverse=True)
+            own = np.bincount(who, weights=hits) / np.bincount(who)
+            _, low, high = mean_interval(own, seed)
+            row |= {name: float(hits.mean()), f"{name}_low": _none(low), f"{name}_high": _none(high)}
+        rivals = found.rivals[at]
+        row |= {
+            "chance_top1": float((1.0 / rivals).mean()),
+            "chance_top3": float((np.minimum(3, rivals) / rivals).mean()),
+            "chance_family": float(found.kin[at].mean()),
+            "abstained": float(1.0 - answered.mean()),
+            "top1_answered": _none(float(found.top1[at][answered].mean()) if answered.any() else np.nan),
+            "strangers": int(apart.sum()),
+            "abstained_strangers": _none(
+                float(1.0 - strangers.answered(threshold)[apart].mean()) if apart.any() else np.nan
+            ),
+        }
+        rows.append(row)
+    return rows
+
+
+def _none(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def reliability(found: Routed) -> tuple[float, list[dict[str, float]]]:
+    """The expected calibration error of the best persona's confidence, and the bins that it is a mean of.
+
+    Equally wide bins, weighted by their queries (Guo et al. 2017, equation 3).
+    """
+    place = np.minimum((found.confidence * BINS).astype(np.int64), BINS - 1)
+    rows, error = [], 0.0
+    for k in range(BINS):
+        at = place == k
+        if at.any():
+            sure, right = float(found.confidence[at].mean()), float(found.top1[at].mean())
+            error += abs(right - sure) * float(at.mean())
+            rows.append({"low": k / BINS, "high": (k + 1) / BINS, "confidence": sure, "top1": right,
+                         "queries": int(at.sum())})  # fmt: skip
+    return error, rows
+
+
+def write_chart(bins: dict[str, tuple[float, list[dict[str, float]]]], folder: Path) -> list[Path]:
+    """Confidence against accuracy of each method, as PNG, SVG and CSV."""
+    data = [{"method": method, **row} for method, (_, rows) in bins.items() for row in rows]
+    return plots.write([plots.Plot(CHART, lambda: _drawn(bins), data)], folder)
+
+
+def _drawn(bins: dict[str, tuple[float, list[dict[str, float]]]]) -> Figure:
+    with style():
+        figure = new_figure(5.2, 4.6)
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, zorder=1)
+        for (method, (error, rows)), (colour, marker, line) in zip(bins.items(), AGENT_LOOKS, strict=False):
+            x, y = [row["confidence"] for row in rows], [row["top1"] for row in rows]
+            axes.plot(x, y, color=colour, marker=marker, linestyle=line, label=f"{method}, ECE {error:.3f}")
+            for at, height, row in zip(x, y, rows, strict=True):
+                axes.annotate(str(row["queries"]), (at, height), textcoords="offset points", xytext=(4, 5), fontsize=7)
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence of the best persona", ylabel="share that is right",
+                 title="Does the router know how sure it may be?")  # fmt: skip
+        axes.grid(True)
+        axes.legend(loc="upper left")
+        return figure
+
+
+def table(methods: dict[str, dict[str, Any]]) -> Table:
+    """For the terminal: accuracy beside chance, and abstention, by method and number of offers."""
+    shown = Table(title="Who is it? Test games, personas of the same seat and preset", title_justify="left")
+    for name in ("method", "offers", "games", "top-1", "chance", "top-3", "chance", "family", "chance",
+                 "abstained", "of strangers"):  # fmt: skip
+        shown.add_column(name, justify="left" if name == "method" else "right")
+    for method, found in methods.items():
+        for row in found.get("by_offers", []):
+            pairs = [_percent(row[name]) for kind in ("top1", "top3", "family") for name in (kind, f"chance_{kind}")]
+            shown.add_row(method, str(row["offers"]), str(row["games"]), *pairs, _percent(row["abstained"]),
+                          _percent(row["abstained_strangers"]))  # fmt: skip
+    return shown
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
