@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments.persona import training
-from experiments.persona.arms import BASELINE, PER_PERSONA, Arms, chosen, samples
+from experiments.persona.arms import BASELINE, PER_PERSONA, Arms, chosen, samples, swap_counts
 from experiments.persona.folder import PER_USER, PersonaData, write_json
 from experiments.persona.measures import (
     FIGURES,
@@ -198,7 +198,8 @@ def write_results(found: Evaluation, rows: list[dict[str, Any]], arms: Arms, out
             "gain_train": float(found.gains[k, 0]),
             "gain_test": float(found.gains[k, 1]),
         }
-    write_json(out / RESULTS_FILE, {"overall": overall, "storage": found.storage, "personas": each})
+    swaps = swap_counts(arms.data, arms.others)
+    write_json(out / RESULTS_FILE, {"overall": overall, "storage": found.storage, "swapped": swaps, "personas": each})
     with replacing(out / SUMMARY_FILE) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
