@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -17,10 +18,12 @@ from bargain_env.errors import InputError
 from experiments import cli, personas
 from experiments.persona.arms import swap_counts, swapped
 from experiments.persona.cast import Persona, sample_personas, training_families
-from experiments.persona.folder import read_data
-from experiments.persona.games import split_sizes
+from experiments.persona.evaluating import evaluate
+from experiments.persona.folder import read_data, write_data
+from experiments.persona.games import require_decisions, split_of, split_sizes
 from experiments.persona.measures import FIGURES, Predicted, Truth, difference, figures, is_answer, named, sums
 from experiments.persona.training import groups_of
+from hyperlora.adapters.many import LoRAPlan
 from hyperlora.prompt import decision_target, price_axis
 
 SMALL = ["--personas", "3", "--games", "6"]
@@ -170,6 +173,31 @@ def test_mean_rho_is_over_settled_training_games(made):
     for k, mean in enumerate(data.mean_rho()):
         own = [rho for (owner, _), rho in games.items() if owner == k]
         assert mean == pytest.approx(np.clip(np.mean(own), 0, 1) if own else -1.0)
+
+
+def test_splits_name_games_without_a_decision(made, tmp_path):
+    data = read_data(made)
+    plan = split_of(12, 6, 0)
+    gone = int(np.flatnonzero(plan[3] == "train")[0])
+    table = data.table.filter(pa.array((data.owner != 3) | (data.game != gone)))
+    require_decisions(data.personas, table)
+    write_data(tmp_path, data.personas, table, plan, data.settings)
+    assert (tmp_path / "splits.json").read_bytes() == (made / "splits.json").read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_persona_without_a_decision_in_a_split_is_refused(made, split):
+    data = read_data(made)
+    table = data.table.filter(pa.array((data.owner != 3) | (data.split != split)))
+    with pytest.raises(InputError, match=rf"persona_003 \(.*decides nothing in its {split} games"):
+        require_decisions(data.personas, table)
+
+
+def test_a_curve_beyond_the_games_is_refused_before_any_arm_is_asked(made):
+    arms = SimpleNamespace(data=read_data(made), names=["baseline"])  # has nothing that could be asked
+    for games in ([2, 5], [0, 2]):
+        with pytest.raises(InputError, match="but a persona has 4"):
+            evaluate(arms, games, 2, LoRAPlan(), 0, print)
 
 
 def test_groups_hold_everybody_once_and_do_not_depend_on_what_is_done(made):
@@ -383,6 +411,8 @@ def test_an_interrupted_run_continues_to_the_same_bytes(trained, tmp_path):
         (["make", "--unseen", 1], "--unseen"),
         (["make", "--personas", 0], "--personas 0"),
         (["make", "--seed", -1], "--seed -1"),
+        (["make", "--max-turns", 1, "--games", 3], "persona_000 .* decides nothing in its train games"),
+        (["make", "--scenario", "paper,hidden,paper"], "preset paper is named twice"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(words, match, tmp_path):

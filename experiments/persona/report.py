@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.persona.arms import BASELINE, PER_PERSONA, POOLED_ARM, SWAPPED, swap_counts, swapped
 from experiments.persona.evaluating import ALL, Evaluation, families
+from experiments.persona.games import split_sizes
 from experiments.persona.measures import FIGURES, LOWER_IS_BETTER, figures, mean_interval
 
 _SHOWN = {
@@ -124,8 +125,11 @@ def _curve(found: Evaluation) -> str:
     for games, values in found.curve.items():
         mean, low, high = mean_interval(values, found.seed)
         body.append([str(games), str(len(values)), f"{mean:+.3f} [{_number(low)}, {_number(high)}]"])
-    return "Own adapter less baseline on test games.\n\n" + _table(
-        ["training games", "personas", "log-likelihood, nats a decision"], body
+    val = split_sizes(int(found.data.settings["games"]))[1]
+    return (
+        f"Own adapter less baseline on test games. At every point the epoch is chosen on all {val} validation games, so a "
+        f"point stands for {val} games more than it trains on.\n\n"
+        + _table(["training games", "personas", "log-likelihood, nats a decision"], body)
     )
 
 
