@@ -36,7 +36,7 @@ from experiments.persona import evaluating, instant, training
 from experiments.persona.arms import Arms
 from experiments.persona.cast import sample_personas, training_families
 from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, TRAINED, read_data, write_data
-from experiments.persona.games import play_games, public_limits, split_sizes
+from experiments.persona.games import play_games, public_limits, require_decisions, split_of, split_sizes
 from experiments.persona.generating import Hypernetwork
 from experiments.persona.report import report
 from experiments.persona.route_command import Route, route
@@ -218,13 +218,14 @@ def make(settings: Make) -> dict[str, Any]:
         )
     personas = sample_personas(settings.personas, settings.seed, families, presets, settings.unseen)
     table = play_games(personas, settings.games, settings.seed, settings.max_turns)
+    require_decisions(personas, table)
     if settings.limit == "public":
         table = public_limits(table)
     about = {"personas": settings.personas, "games": settings.games, "seed": settings.seed, "families": families,
              "scenario": presets, "limit": settings.limit, "unseen": settings.unseen,
              "max_turns": settings.max_turns}  # fmt: skip
     with locked(out / LOCK, _busy(out)):
-        write_data(out, personas, table, about)
+        write_data(out, personas, table, split_of(len(personas), settings.games, settings.seed), about)
     unseen = sum(persona.unseen for persona in personas)
     console.print(
         f"{len(personas)} personas of {len(families)} families, {unseen} of them unseen; "

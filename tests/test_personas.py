@@ -3,9 +3,12 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -13,12 +16,15 @@ import torch
 import agents
 from bargain_env.errors import InputError
 from experiments import cli, personas
-from experiments.persona.arms import swapped
-from experiments.persona.cast import sample_personas, training_families
-from experiments.persona.folder import read_data
-from experiments.persona.games import split_sizes
-from experiments.persona.measures import FIGURES, Predicted, Truth, difference, figures, named, sums
+from experiments.persona.arms import swap_counts, swapped
+from experiments.persona.cast import Persona, sample_personas, training_families
+from experiments.persona.evaluating import evaluate
+from experiments.persona.folder import read_data, write_data
+from experiments.persona.games import require_decisions, split_of, split_sizes
+from experiments.persona.measures import FIGURES, Predicted, Truth, difference, figures, is_answer, named, sums
 from experiments.persona.training import groups_of
+from hyperlora.adapters.many import LoRAPlan
+from hyperlora.prompt import decision_target, price_axis
 
 SMALL = ["--personas", "3", "--games", "6"]
 ARMS = ["baseline", "per_persona", "pooled", "hyperlora", "swapped"]
@@ -71,6 +77,7 @@ def test_personas_are_different_trained_and_balanced():
         (["exponential"], 3, "held out"),
         (["boulwar"], 3, "boulware"),
         (["tit_for_tat"], 7, "only 6 different personas"),
+        (["boulware", "tit_for_tat", "boulware"], 3, "family boulware is named twice"),
     ],
 )
 def test_families_that_cannot_be_are_refused(families, count, match):
@@ -168,6 +175,31 @@ def test_mean_rho_is_over_settled_training_games(made):
         assert mean == pytest.approx(np.clip(np.mean(own), 0, 1) if own else -1.0)
 
 
+def test_splits_name_games_without_a_decision(made, tmp_path):
+    data = read_data(made)
+    plan = split_of(12, 6, 0)
+    gone = int(np.flatnonzero(plan[3] == "train")[0])
+    table = data.table.filter(pa.array((data.owner != 3) | (data.game != gone)))
+    require_decisions(data.personas, table)
+    write_data(tmp_path, data.personas, table, plan, data.settings)
+    assert (tmp_path / "splits.json").read_bytes() == (made / "splits.json").read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_persona_without_a_decision_in_a_split_is_refused(made, split):
+    data = read_data(made)
+    table = data.table.filter(pa.array((data.owner != 3) | (data.split != split)))
+    with pytest.raises(InputError, match=rf"persona_003 \(.*decides nothing in its {split} games"):
+        require_decisions(data.personas, table)
+
+
+def test_a_curve_beyond_the_games_is_refused_before_any_arm_is_asked(made):
+    arms = SimpleNamespace(data=read_data(made), names=["baseline"])  # has nothing that could be asked
+    for games in ([2, 5], [0, 2]):
+        with pytest.raises(InputError, match="but a persona has 4"):
+            evaluate(arms, games, 2, LoRAPlan(), 0, print)
+
+
 def test_groups_hold_everybody_once_and_do_not_depend_on_what_is_done(made):
     data = read_data(made)
     groups = groups_of(data, 5)
@@ -175,12 +207,32 @@ def test_groups_hold_everybody_once_and_do_not_depend_on_what_is_done(made):
     assert [len(group) for group in groups] == [5, 5, 2]
 
 
-def test_swapped_is_a_derangement_that_stays_with_seat_and_preset(made):
-    data = read_data(made)
+@pytest.mark.parametrize("count", [2, 3, 7, 12, 13, 31, 200])
+def test_swapped_stays_with_seat_and_preset_and_leaves_the_family(count):
+    cast = sample_personas(count, 0, training_families(), ["paper", "hidden", "no_deal"], 0.2)
+    data = SimpleNamespace(personas=cast, settings={"seed": 0})
     others = swapped(data)
-    assert sorted(others) == list(range(12))
-    assert (others != np.arange(12)).all()
-    assert read_data(made).settings["limit"] == "public"
+    assert sorted(others) == list(range(count))
+    assert (others != np.arange(count)).all()
+    places = Counter((p.seat, p.preset) for p in cast)
+    alone = [k for k, p in enumerate(cast) if places[p.seat, p.preset] == 1]
+    crossing = [
+        k for k in range(count) if (cast[k].seat, cast[k].preset) != (cast[others[k]].seat, cast[others[k]].preset)
+    ]
+    assert len(crossing) == (2 if len(alone) == 1 else len(alone))  # one that is alone needs a partner
+    assert set(alone) <= set(crossing)
+    assert swap_counts(data, others) == {
+        "personas": count,
+        "other_seat_or_preset": len(crossing),
+        "same_family": 0,  # families take turns, so no group is mostly of one
+    }
+
+
+def test_swapped_stays_in_a_family_no_more_often_than_it_must():
+    families = ["a", "a", "a", "a", "b", "c"]  # of the four, two find a partner outside
+    cast = [Persona(f"p{k}", f"{family}{k}", family, "paper", "buyer") for k, family in enumerate(families)]
+    data = SimpleNamespace(personas=cast, settings={"seed": 3})
+    assert swap_counts(data, swapped(data)) == {"personas": 6, "other_seat_or_preset": 0, "same_family": 2}
 
 
 # ── figures ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -223,6 +275,37 @@ def test_figures_by_hand():
             "invalid_rate": 1 / 6,
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "may_accept", "legal"),
+    [
+        ("ACCEPT", True, True),
+        ("ACCEPT", False, False),
+        ("OFFER 0.5123", True, True),
+        ("OFFER 0.0000", False, True),
+        ("OFFER 1.0000", False, True),
+        ("OFFER 1.0001", True, False),
+        ("OFFER -0.1000", True, False),
+        ("OFFER 0.5", True, False),
+        ("OFFER 0.51230", True, False),
+        ("OFFER  0.5123", True, False),
+        ("I will not ACCEPT that", True, False),
+        ("rubbish ... OFFER 0.5123xyz", True, False),
+        ("OFFER 0.5123 OFFER 0.6", True, False),
+        ("", True, False),
+    ],
+)
+def test_only_an_answer_to_the_letter_is_valid(text, may_accept, legal):
+    assert is_answer(text, may_accept) == legal
+
+
+def test_everything_that_training_asks_for_is_a_valid_answer(made):
+    data = read_data(made)
+    facts = data.facts(4)
+    for row, may in zip(data.table.to_pylist(), facts.may_accept, strict=True):
+        axis = price_axis(4, row["price_low"], row["price_high"], row["reservation_price"], row["role"])
+        assert is_answer(decision_target(row["target_action"], row["target_price"], axis), may)
 
 
 def test_differences_are_paired_by_cluster():
@@ -328,6 +411,8 @@ def test_an_interrupted_run_continues_to_the_same_bytes(trained, tmp_path):
         (["make", "--unseen", 1], "--unseen"),
         (["make", "--personas", 0], "--personas 0"),
         (["make", "--seed", -1], "--seed -1"),
+        (["make", "--max-turns", 1, "--games", 3], "persona_000 .* decides nothing in its train games"),
+        (["make", "--scenario", "paper,hidden,paper"], "preset paper is named twice"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(words, match, tmp_path):

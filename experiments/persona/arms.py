@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bargain_env import rng
 from bargain_env.errors import InputError
 from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, PersonaData
-from experiments.persona.measures import Predicted, Truth
+from experiments.persona.measures import Predicted, Truth, is_answer
 from hyperlora.adapters.likelihood import row_losses, under_adapters
 from hyperlora.adapters.peft_folder import LoRA, read_peft
 from hyperlora.adapters.rows import Weights, bind_adapters, inject_rows, stack_adapters
@@ -129,7 +129,8 @@ class Arms:
                 decided = strict.decide(prompts, rho, may_accept)
                 written = free.decide(prompts, rho, may_accept)
             accept[places], price[places] = decided.accept, np.where(decided.accept, np.nan, decided.price)
-            invalid[places], text[places] = written.fallback | ~_on_scale(written), [t.strip() for t in written.text]
+            text[places] = [t.strip() for t in written.text]
+            invalid[places] = [not is_answer(t, may) for t, may in zip(text[places], may_accept, strict=True)]
             done += len(places)
             tell(done, len(rows))
         return Predicted(accept, price, self.log_likelihood(arm, rows), invalid, text.tolist())
@@ -145,11 +146,6 @@ class Arms:
             yield np.flatnonzero(which == adapter), bind_adapters(self.model, weights, adapter), None
 
 
-def _on_scale(written: Any) -> NDArray[np.bool_]:
-    """Whether an answer's price is one that a price can be; acceptances have none."""
-    return written.accept | ((written.price >= 0.0) & (written.price <= 1.0))
-
-
 def _suffixes(lora: LoRA) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.rpartition(".")[2] for name in lora.layers))
 
@@ -157,15 +153,48 @@ def _suffixes(lora: LoRA) -> tuple[str, ...]:
 def swapped(data: PersonaData, among: Sequence[int] | None = None) -> Ints:
     """Somebody else for each persona ``[P]``, or for each of ``among`` one of these, in their order; nobody twice.
 
-    Neighbours in a random order of the personas of one seat and preset, so that most get an adapter that has learned the
-    same seat and prices, and only the style is another's.
+    Somebody of the same seat and preset, so that the adapter has learned the same seat and prices, and only the style is
+    another's; of another family wherever the group has enough of others. Personas that are alone with their seat and
+    preset are a group of their own; if there is but one of them, it joins a group of its seat. `swap_counts` counts both.
     """
     draws = rng.uniform(int(data.settings["seed"]), np.arange(len(data.personas)), turn=_SWAP_TURN,
                         stream=rng.Stream.PAIRING)[:, 0]  # fmt: skip
     who = list(range(len(draws)) if among is None else among)
-    order = sorted(who, key=lambda k: (data.personas[k].seat, data.personas[k].preset, draws[k]))
-    other = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    other: dict[int, int] = {}
+    for group in _swap_groups(data, who):
+        members: dict[str, list[int]] = {}
+        for k in sorted(group, key=lambda k: draws[k]):
+            members.setdefault(data.personas[k].family, []).append(k)
+        order = [k for family in members.values() for k in family]
+        # Families stand in blocks, so a shift by the longest leaves as few in their own as there can be.
+        shift = max(map(len, members.values())) if len(members) > 1 else 1
+        other.update(zip(order, [*order[shift:], *order[:shift]], strict=True))
     return np.array([other[k] for k in who], dtype=np.int64)
+
+
+def _swap_groups(data: PersonaData, who: Sequence[int]) -> list[list[int]]:
+    """Who may swap with whom: those of one seat and preset, and those who are alone."""
+    places: dict[tuple[str, str], list[int]] = {}
+    for k in who:
+        places.setdefault((data.personas[k].seat, data.personas[k].preset), []).append(k)
+    groups = [group for group in places.values() if len(group) > 1]
+    alone = [group[0] for group in places.values() if len(group) == 1]
+    if len(alone) == 1 and groups:
+        seat = data.personas[alone[0]].seat
+        next((group for group in groups if data.personas[group[0]].seat == seat), groups[0]).append(alone[0])
+    elif alone:
+        groups.append(alone)
+    return groups
+
+
+def swap_counts(data: PersonaData, others: Ints) -> dict[str, int]:
+    """How many personas there are, and how many `swapped` gave one of another seat or preset, or of their own family."""
+    pairs = [(one, data.personas[k]) for one, k in zip(data.personas, others.tolist(), strict=True)]
+    return {
+        "personas": len(pairs),
+        "other_seat_or_preset": sum((a.seat, a.preset) != (b.seat, b.preset) for a, b in pairs),
+        "same_family": sum(a.family == b.family for a, b in pairs),
+    }
 
 
 def samples(arms: Arms, truth: Truth, predicted: dict[str, Predicted], rows: Ints, count: int) -> list[dict[str, Any]]:

@@ -65,8 +65,13 @@ def sample_personas(
         unseen: share that is marked so.
 
     Raises:
-        InputError: a family that is unknown or held out, or too few different personas.
+        InputError: a family that is unknown or held out, a family or preset named twice, or too few different personas.
     """
+    for what, names in (("family", families), ("preset", presets)):
+        if twice := [name for name in dict.fromkeys(names) if list(names).count(name) > 1]:
+            raise InputError(
+                f"{what} {twice[0]} is named twice, which would draw the same personas twice; name it once"
+            )
     known = training_families()
     for family in families:
         if family not in known:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments.persona import training
-from experiments.persona.arms import BASELINE, PER_PERSONA, Arms, chosen, samples
+from experiments.persona.arms import BASELINE, PER_PERSONA, Arms, chosen, samples, swap_counts
 from experiments.persona.folder import PER_USER, PersonaData, write_json
 from experiments.persona.measures import (
     FIGURES,
@@ -91,8 +91,14 @@ class Evaluation:
 def evaluate(
     arms: Arms, curve_games: Sequence[int], curve_personas: int, plan: LoRAPlan, seed: int, tell: Tell
 ) -> Evaluation:
-    """Ask every arm, and train on fewer games what the curve needs."""
+    """Ask every arm, and train on fewer games what the curve needs.
+
+    Raises:
+        InputError: the curve asks for more games than there are to train on; said before any arm is asked.
+    """
     data, rows = arms.data, arms.data.rows("test")
+    if curve_games:
+        _curve_limit(data, curve_games, chosen(data, curve_personas))
     predicted = {}
     for arm in arms.names:
         predicted[arm] = arms.predict(arm, rows)
@@ -123,12 +129,7 @@ def games_curve(arms: Arms, games: Sequence[int], count: int, plan: LoRAPlan, te
         InputError: more games than there are to train on.
     """
     data, who = arms.data, chosen(arms.data, count)
-    most = min(len(np.unique(data.game[data.rows("train", k)])) for k in who)
-    if max(games) > most or min(games) < 1:
-        raise InputError(
-            f"--games-curve asks for {max(games)} training games, but a persona has {most}; ask for 1 … {most}"
-        )
-    found = {}
+    most, found = _curve_limit(data, games, who), {}
     for number in sorted(set(games)):
         adapters = [arms.own[k] for k in who]
         if number < most:
@@ -148,6 +149,17 @@ def games_curve(arms: Arms, games: Sequence[int], count: int, plan: LoRAPlan, te
         found[number] = np.array(gains)
         tell(f"{number} training games: {np.mean(gains):+.3f} nats a decision")
     return found
+
+
+def _curve_limit(data: PersonaData, games: Sequence[int], who: Sequence[int]) -> int:
+    """The most training games that all of ``who`` have, if nothing beyond is asked for."""
+    most = min(len(np.unique(data.game[data.rows("train", k)])) for k in who)
+    if max(games) > most or min(games) < 1:
+        raise InputError(
+            f"--games-curve asks for {min(games)} to {max(games)} training games, but a persona has {most}; ask for "
+            f"1 … {most}"
+        )
+    return most
 
 
 def families(data: PersonaData) -> dict[str, list[int]]:
@@ -198,7 +210,8 @@ def write_results(found: Evaluation, rows: list[dict[str, Any]], arms: Arms, out
             "gain_train": float(found.gains[k, 0]),
             "gain_test": float(found.gains[k, 1]),
         }
-    write_json(out / RESULTS_FILE, {"overall": overall, "storage": found.storage, "personas": each})
+    swaps = swap_counts(arms.data, arms.others)
+    write_json(out / RESULTS_FILE, {"overall": overall, "storage": found.storage, "swapped": swaps, "personas": each})
     with replacing(out / SUMMARY_FILE) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()

@@ -88,14 +88,24 @@ class PersonaData:
         return decision_facts(self.table, prompt_format)
 
 
-def write_data(folder: Path, personas: Sequence[Persona], table: pa.Table, settings: Mapping[str, Any]) -> None:
-    """Write what `read_data` reads; the same data give the same bytes."""
+def write_data(
+    folder: Path, personas: Sequence[Persona], table: pa.Table, plan: NDArray[np.str_], settings: Mapping[str, Any]
+) -> None:
+    """Write what `read_data` reads; the same data give the same bytes.
+
+    Args:
+        folder: to write to.
+        personas: P of them.
+        table: their decisions.
+        plan: ``[P, games]`` the split of each game, with and without decisions.
+        settings: of the command.
+    """
     with replacing(folder / STEPS) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-    games = {persona.id: {split: [] for split in SPLITS} for persona in personas}  # type: dict[str, dict[str, list[int]]]
-    triples = zip(*(table[name].to_pylist() for name in ("persona", "game", "split")), strict=True)
-    for persona, game, split in dict.fromkeys(triples):
-        games[persona][split].append(game)
+    games = {
+        persona.id: {split: np.flatnonzero(own == split).tolist() for split in SPLITS}
+        for persona, own in zip(personas, plan, strict=True)
+    }
     write_json(folder / SPLIT_FILE, games)
     about = {
         "schema_version": SCHEMA_VERSION,

@@ -70,7 +70,7 @@ def play_games(personas: Sequence[Persona], games: int, seed: int, max_turns: in
     rows = rows_of_games(result, records.run_name(seed, shaping), who[:, 0].tolist(), who[:, 1].tolist())
     number = np.array([int(name.rpartition("-")[2]) for name in rows.ids])  # the scenario's id ends a trajectory's
     persona, game = np.divmod(number, GAMES_APART)
-    split = _split_of(len(personas), games, seed)[persona, game]
+    split = split_of(len(personas), games, seed)[persona, game]
     table = steps_table(rows, split.astype(object))
     table = table.append_column("persona", pa.array([personas[k].id for k in persona])
                                 .take(pa.array(rows.episode)))  # fmt: skip
@@ -100,7 +100,23 @@ def split_sizes(games: int) -> tuple[int, int, int]:
     return train, val, games - train - val
 
 
-def _split_of(personas: int, games: int, seed: int) -> NDArray[np.str_]:
+def require_decisions(personas: Sequence[Persona], table: pa.Table) -> None:
+    """Refuse personas with nothing to train on, to choose by or to be measured by.
+
+    Raises:
+        InputError: names the first, and the split.
+    """
+    there = set(zip(table["persona"].to_pylist(), table["split"].to_pylist(), strict=True))
+    for persona in personas:
+        for split in SPLITS:
+            if (persona.id, split) not in there:
+                raise InputError(
+                    f"{persona.id} ({persona.strategy}, {persona.seat} on {persona.preset}) decides nothing in its {split} "
+                    "games: they end before its first move; raise --max-turns or --games, or choose another --seed"
+                )
+
+
+def split_of(personas: int, games: int, seed: int) -> NDArray[np.str_]:
     """``[personas, games]`` the split of each game: the same shares inside every persona."""
     label = np.repeat(np.array(SPLITS), split_sizes(games))
     found = np.empty((personas, games), dtype=label.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ FIGURES = (
     "invalid_rate",
 )
 LOWER_IS_BETTER = ("price_mae", "invalid_rate")
+_OFFER = re.compile(r"OFFER (?:0\.[0-9]{4}|1\.0000)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +60,7 @@ class Predicted:
         accept: ``[K]`` its legal answer accepts.
         price: ``[K]`` share of the price range that it offers; NaN where it accepts.
         log_likelihood: ``[K]`` of what was done, in nats a decision, among all texts.
-        invalid: ``[K]`` what it writes, left free, is no legal answer.
+        invalid: ``[K]`` what it writes, left free, is no legal answer; see `is_answer`.
         text: ``[K]`` that writing.
     """
 
@@ -67,6 +69,19 @@ class Predicted:
     log_likelihood: Floats
     invalid: Bools
     text: list[str]
+
+
+def is_answer(text: str, may_accept: bool) -> bool:
+    """Whether a text is a legal answer to the letter, as `hyperlora.prompt.build_target` writes them, and nothing more.
+
+    Reading at the table is lenient (`hyperlora.decode.free`): it finds an offer in the midst of other words, which would
+    hide here what a model does wrong.
+
+    Args:
+        text: what was written, without blanks around it.
+        may_accept: there is an offer to accept.
+    """
+    return (may_accept and text == "ACCEPT") or _OFFER.fullmatch(text) is not None
 
 
 def sums(truth: Truth, predicted: Predicted, cluster: Ints) -> tuple[Floats, Floats]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.persona.arms import BASELINE, PER_PERSONA, POOLED_ARM, SWAPPED
+from experiments.persona.arms import BASELINE, PER_PERSONA, POOLED_ARM, SWAPPED, swap_counts, swapped
 from experiments.persona.evaluating import ALL, Evaluation, families
+from experiments.persona.games import split_sizes
 from experiments.persona.measures import FIGURES, LOWER_IS_BETTER, figures, mean_interval
 
 _SHOWN = {
@@ -124,8 +125,11 @@ def _curve(found: Evaluation) -> str:
     for games, values in found.curve.items():
         mean, low, high = mean_interval(values, found.seed)
         body.append([str(games), str(len(values)), f"{mean:+.3f} [{_number(low)}, {_number(high)}]"])
-    return "Own adapter less baseline on test games.\n\n" + _table(
-        ["training games", "personas", "log-likelihood, nats a decision"], body
+    val = split_sizes(int(found.data.settings["games"]))[1]
+    return (
+        f"Own adapter less baseline on test games. At every point the epoch is chosen on all {val} validation games, so a "
+        f"point stands for {val} games more than it trains on.\n\n"
+        + _table(["training games", "personas", "log-likelihood, nats a decision"], body)
     )
 
 
@@ -136,7 +140,7 @@ def _memory(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
         f"- Gain on training games {_mean(train, found)}, on test games {_mean(test, found)} nats a decision: " + kept
     ]
     for arm, text in (
-        (SWAPPED, "Under another persona's adapter (same seat and preset where possible)"),
+        (SWAPPED, f"Under another persona's adapter ({_swapped(found)})"),
         (POOLED_ARM, "Under one adapter for all"),
     ):
         if arm not in found.arms:
@@ -148,6 +152,15 @@ def _memory(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
             f"{_interval(against[arm])}."
         )
     return "\n".join(lines)
+
+
+def _swapped(found: Evaluation) -> str:
+    counts = swap_counts(found.data, swapped(found.data))
+    everybody = counts["personas"]
+    return (
+        f"same seat and preset for {everybody - counts['other_seat_or_preset']} of {everybody}, another family for "
+        f"{everybody - counts['same_family']}"
+    )
 
 
 def _mean(values: np.ndarray, found: Evaluation) -> str:
