@@ -176,14 +176,14 @@ class Subset:
 
     def __init__(self, dataset: NegotiationDataset, rows: np.ndarray) -> None:
         self.dataset, self.rows = dataset, rows
-        self.lengths, self.pad_token_id = dataset.lengths[rows], dataset.pad_token_id
+        self.lengths = dataset.lengths[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+    def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """As `NegotiationDataset` gives it."""
-        return self.dataset[int(self.rows[row])]
+        return self.dataset.batch(self.rows[rows])
 
 
 def now_and_then(tell: Tell, what: str, every: float = 20.0) -> Callable[[int, int], None]:
