@@ -96,6 +96,9 @@ def modelling_spec(text: str) -> ModellingSpec | None:
             f"agent {text!r}: no persona adapters at {place!r}; make them with `python -m experiments.personas make` and "
             "`train`"
         )
+    from experiments.persona.pool import home_of
+
+    home_of(Path(place))  # said before anything is loaded or played
     return ModellingSpec(text, Path(place), _janus(text, options), _settings(text, options), options.get("base", ""))
 
 
