@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -84,6 +85,48 @@ def test_an_adapter_that_somebody_else_made_active_stays_so(world):
 
     asyncio.run(scene())
     assert world.manager.get_active_adapters() == {"law": 0.5}
+
+
+def test_a_request_that_is_cancelled_while_it_loads_leaves_nothing_active(world, monkeypatch):
+    begun, go_on, load = threading.Event(), threading.Event(), world.manager.load
+
+    def slow(name, scaling):
+        begun.set()
+        assert go_on.wait(10)
+        return load(name, scaling)
+
+    monkeypatch.setattr(world.manager, "load", slow)
+
+    async def scene():
+        request = asyncio.create_task(world.handler(memory("court")))
+        assert await asyncio.to_thread(begun.wait, 10)
+        for _ in range(2):
+            request.cancel()
+            await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(scene())
+    assert world.manager.get_active_adapters() == {}
+    monkeypatch.undo()
+    with asyncio.run(world.handler(memory("court"))) as names:  # and the next request is as the first
+        assert names == ("law",)
+        assert world.manager.get_active_adapters() == {"law": 1.0}
+    assert world.manager.get_active_adapters() == {}
+
+
+def test_an_error_that_nobody_foresaw_is_raised_and_leaves_nothing_active(world, monkeypatch):
+    load = world.manager.load
+
+    def fails_after(name, scaling):
+        load(name, scaling)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(world.manager, "load", fails_after)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        asyncio.run(world.handler(memory("court")))
+    assert world.manager.get_active_adapters() == {}
 
 
 def harmless(world):
