@@ -11,7 +11,15 @@ import torch
 from made_adapters import TARGETS, expected, inputs, stack, write
 
 from bargain_env.errors import InputError
-from hyperlora.adapters import AdapterManager, AdapterRegistry, AdapterRouter, DynamicLoRA, InjectionChannel, MemoryBus
+from hyperlora.adapters import (
+    AdapterManager,
+    AdapterRegistry,
+    AdapterRouter,
+    DynamicLoRA,
+    InjectionChannel,
+    MemoryBus,
+    ServerError,
+)
 
 CHANNEL = InjectionChannel.DYNAMIC_LORA
 ATOL = 1e-5
@@ -127,6 +135,19 @@ def test_an_error_that_nobody_foresaw_is_raised_and_leaves_nothing_active(world,
     with pytest.raises(RuntimeError, match="out of memory"):
         asyncio.run(world.handler(memory("court")))
     assert world.manager.get_active_adapters() == {}
+
+
+def test_what_cannot_be_let_go_is_counted_and_the_others_are(world, monkeypatch, caplog):
+    def refuses(name):
+        raise ServerError(f"the server could not unload {name!r}")
+
+    world.handler._min_confidence = 0.0
+    monkeypatch.setattr(world.manager, "deactivate", lambda name: refuses(name) if name == "law" else None)
+    with asyncio.run(world.handler(memory("court doctor"))) as names:
+        assert set(names) == {"law", "med"}
+    assert world.handler.counts["failed"] == 1
+    assert world.handler._open == {}
+    assert [r.getMessage() for r in caplog.records] == ["'law' stays active: the server could not unload 'law'"]
 
 
 def harmless(world):

@@ -88,7 +88,7 @@ class DynamicLoRA:
             ``source_text``, as in the seed report.
 
     Attributes:
-        counts: requests, served (with adapters), base (without), failed (an adapter could not be loaded).
+        counts: requests, served (with adapters), base (without), failed (an adapter could not be loaded, or let go).
     """
 
     def __init__(
@@ -176,14 +176,19 @@ class DynamicLoRA:
         with self._lock:
             for name in names:
                 self._open[name] -= 1
-                if not self._open[name]:
+                if self._open[name]:
+                    continue
+                del self._open[name]
+                try:
                     self._manager.deactivate(name)
+                except (InputError, ServerError, OSError) as error:  # the answer was given, and the others must close
+                    self._fail(error, f"{name!r} stays active")
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, what: str = "the base model answers") -> None:
         self.counts["failed"] += 1
         if str(error) not in self._said:
             self._said.add(str(error))
-            logger.error("the base model answers: %s", error)
+            logger.error("%s: %s", what, error)
 
 
 def first_texts(memories: Sequence[Any]) -> str:
