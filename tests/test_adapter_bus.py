@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,15 @@ import torch
 from made_adapters import TARGETS, expected, inputs, stack, write
 
 from bargain_env.errors import InputError
-from hyperlora.adapters import AdapterManager, AdapterRegistry, AdapterRouter, DynamicLoRA, InjectionChannel, MemoryBus
+from hyperlora.adapters import (
+    AdapterManager,
+    AdapterRegistry,
+    AdapterRouter,
+    DynamicLoRA,
+    InjectionChannel,
+    MemoryBus,
+    ServerError,
+)
 
 CHANNEL = InjectionChannel.DYNAMIC_LORA
 ATOL = 1e-5
@@ -84,6 +93,61 @@ def test_an_adapter_that_somebody_else_made_active_stays_so(world):
 
     asyncio.run(scene())
     assert world.manager.get_active_adapters() == {"law": 0.5}
+
+
+def test_a_request_that_is_cancelled_while_it_loads_leaves_nothing_active(world, monkeypatch):
+    begun, go_on, load = threading.Event(), threading.Event(), world.manager.load
+
+    def slow(name, scaling):
+        begun.set()
+        assert go_on.wait(10)
+        return load(name, scaling)
+
+    monkeypatch.setattr(world.manager, "load", slow)
+
+    async def scene():
+        request = asyncio.create_task(world.handler(memory("court")))
+        assert await asyncio.to_thread(begun.wait, 10)
+        for _ in range(2):
+            request.cancel()
+            await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    asyncio.run(scene())
+    assert world.manager.get_active_adapters() == {}
+    monkeypatch.undo()
+    with asyncio.run(world.handler(memory("court"))) as names:  # and the next request is as the first
+        assert names == ("law",)
+        assert world.manager.get_active_adapters() == {"law": 1.0}
+    assert world.manager.get_active_adapters() == {}
+
+
+def test_an_error_that_nobody_foresaw_is_raised_and_leaves_nothing_active(world, monkeypatch):
+    load = world.manager.load
+
+    def fails_after(name, scaling):
+        load(name, scaling)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(world.manager, "load", fails_after)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        asyncio.run(world.handler(memory("court")))
+    assert world.manager.get_active_adapters() == {}
+
+
+def test_what_cannot_be_let_go_is_counted_and_the_others_are(world, monkeypatch, caplog):
+    def refuses(name):
+        raise ServerError(f"the server could not unload {name!r}")
+
+    world.handler._min_confidence = 0.0
+    monkeypatch.setattr(world.manager, "deactivate", lambda name: refuses(name) if name == "law" else None)
+    with asyncio.run(world.handler(memory("court doctor"))) as names:
+        assert set(names) == {"law", "med"}
+    assert world.handler.counts["failed"] == 1
+    assert world.handler._open == {}
+    assert [r.getMessage() for r in caplog.records] == ["'law' stays active: the server could not unload 'law'"]
 
 
 def harmless(world):

@@ -11,7 +11,7 @@ from made_adapters import LAYERS, TARGETS, WIDTH, expected, inputs, manager_of, 
 from safetensors.torch import load_file, save_file
 
 from bargain_env.errors import InputError
-from hyperlora.adapters import AdapterManager, AdapterRegistry, AdapterSpec, NoRoom
+from hyperlora.adapters import AdapterManager, AdapterRegistry, AdapterSpec, NoRoom, ServerError
 
 ATOL = 1e-5
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -365,6 +365,18 @@ def test_what_cannot_be_fused(made, name, weights, reason):
         made[0].fuse(name, weights)
 
 
+def test_a_name_that_cannot_be_registered_moves_nobody(tmp_path):
+    manager, _, _ = manager_of(tmp_path, NAMES, max_loaded=1)
+    manager.load("cat")
+    for name in ("mix@0.5", ""):
+        with pytest.raises(InputError, match="stands before a rho"):
+            manager.fuse(name, {"ant": 0.5, "bee": 0.5})
+        with pytest.raises(InputError, match="stands before a rho"):
+            manager.adopt(AdapterSpec(name, "", "experts"), pairs(5))
+    assert loaded(manager) == ["cat"]
+    assert manager.get_active_adapters() == {"cat": 1.0}
+
+
 def test_an_adapter_made_in_memory_is_adopted_and_gone_when_evicted(made):
     manager, registry, folder = made
     x, layers = inputs(), pairs(5)
@@ -408,7 +420,7 @@ class Server:
     """Holds adapters by name and refuses what it is told to."""
 
     def __init__(self):
-        self.has, self.refuses = {}, set()
+        self.has, self.refuses, self.keeps = {}, set(), set()
 
     def load_lora_adapter(self, adapter_path, adapter_name, scaling):
         if adapter_name in self.refuses:
@@ -416,6 +428,8 @@ class Server:
         self.has[adapter_name] = (adapter_path, scaling)
 
     def unload_lora_adapter(self, adapter_name):
+        if adapter_name in self.keeps:
+            raise OSError("in use")
         del self.has[adapter_name]
 
 
@@ -437,6 +451,54 @@ def test_a_server_holds_what_the_manager_says(tmp_path):
         manager.serving_rows(["bee"]).__enter__()
     with pytest.raises(InputError, match="needs a model, or a server"):
         AdapterManager(object(), registry)
+
+
+def leased_and_full(manager, server):
+    """A new scaling of an adapter that is leased takes room of its own."""
+    with manager.lease("ant"), manager.lease("bee"):
+        manager.load("ant", 0.25)
+
+
+def old_one_stays(manager, server):
+    server.keeps.add("ant")
+    manager.swap("ant", "cat")
+
+
+def second_victim_stays(manager, server):
+    server.keeps.add("bee")
+    manager.load("cat")
+
+
+def pinned(manager, server):
+    manager.pin("ant")
+    try:
+        manager.swap("ant", "cat")
+    finally:
+        manager.unpin("ant")
+
+
+@pytest.mark.parametrize("fail", [leased_and_full, old_one_stays, second_victim_stays, pinned])
+def test_what_fails_on_a_server_leaves_everything_as_it_was(tmp_path, fail):
+    _, registry, _ = manager_of(tmp_path, NAMES[:2])
+    write(tmp_path, "cat", 3, rank=8)
+    registry.rescan()
+    server = Server()
+    manager = AdapterManager(server, registry, limit_bytes=registry.get_adapter("cat").size_bytes + 10)
+    manager.load("ant", 0.5)
+    manager.load("bee", 0.75)
+    has, active, before = dict(server.has), manager.get_active_adapters(), manager.status()["loaded"]
+    if fail is leased_and_full:
+        manager._residents.max_loaded = 2
+    with pytest.raises((NoRoom, ServerError, InputError)):
+        fail(manager, server)
+    assert server.has == has
+    assert manager.get_active_adapters() == active
+    assert sorted(map(str, manager.status()["loaded"])) == sorted(map(str, before))
+    assert manager.status()["counts"]["evictions"] == 0
+    assert registry.loaded_adapters == ["ant", "bee"]
+    server.keeps.clear()
+    manager.load("cat")
+    assert sorted(server.has) == sorted(loaded(manager)) == ["cat"]
 
 
 def test_status_is_json(made):

@@ -11,7 +11,7 @@ from oracles.models import awake, tiny
 
 from bargain_env.errors import InputError
 from hyperlora import build_nano_tokenizer, inject_hyperlora, save_hyperlora_adapter
-from hyperlora.adapters import AdapterRegistry, AdapterSpec, LoRA, index, write_peft
+from hyperlora.adapters import AdapterRegistry, AdapterSpec, LoRA, index, read_peft, write_peft
 from hyperlora.adapters.folders import read_spec
 
 
@@ -101,6 +101,29 @@ def set_config(**keys):
     return change
 
 
+PLAIN = {
+    "eva_config": {"rho": 2.0}, "qalora_group_size": 16, "megatron_core": "megatron.core", "use_rslora": True,
+    "init_lora_weights": "gaussian", "peft_version": "0.21.0", "layers_to_transform": [0],
+}  # fmt: skip
+OTHER = {
+    "use_dora": True, "bias": "all", "modules_to_save": ["lm_head"], "trainable_token_indices": [3], "lora_bias": True,
+    "fan_in_fan_out": True, "layer_replication": [[0, 1]], "target_parameters": ["experts.w"], "use_qalora": True,
+    "alora_invocation_tokens": [1, 2], "use_bdlora": {"nblocks": 2}, "kasa_config": {"beta": 1}, "arrow_config": {"k": 2},
+    "init_lora_weights": "pissa_niter_4", "peft_type": None, "of_next_year": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_catalogue_and_reader_refuse_the_same_methods(directory, key):
+    set_config(**PLAIN)(directory / "calm")
+    assert read_peft(directory / "calm").scaling
+    assert AdapterRegistry(directory).problems == {}
+    set_config(**{key: OTHER[key]})(directory / "calm")
+    with pytest.raises(InputError, match=key):
+        read_peft(directory / "calm")
+    assert key in AdapterRegistry(directory).problems["calm"]
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
@@ -167,6 +190,20 @@ def test_a_bad_entry_is_remembered_until_it_is_mended(directory, monkeypatch):
     (directory / "calm" / "adapter_config.json").write_text(kept)
     registry.rescan()
     assert registry.problems == {}
+
+
+def test_a_mended_entry_whose_files_lie_deeper_is_read_again(directory):
+    deeper = directory / "run" / "adapter"
+    shutil.copytree(directory / "calm", deeper)
+    kept = (deeper / "adapter_config.json").read_text()
+    spoil_config(deeper)
+    (directory / "run" / "training_summary.json").write_text("{}")
+    registry = AdapterRegistry(directory)
+    assert list(registry.problems) == ["run"]
+    (deeper / "adapter_config.json").write_text(kept)
+    registry.rescan()
+    assert registry.problems == {}
+    assert registry.get_adapter("run").path == str(deeper)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 99}'])

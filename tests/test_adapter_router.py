@@ -151,6 +151,35 @@ def test_learned_centroids_tell_styles_apart_and_know_what_they_do_not_know(tmp_
     assert router.select(stranger) == []
 
 
+class AsIs:
+    """A client whose queries are vectors."""
+
+    def embed(self, query):
+        return query
+
+
+@pytest.mark.parametrize(("examples", "most"), [(2, 0.1), (5, 0.03), (30, 0.02), (100, 0.02)])
+def test_fresh_examples_of_a_known_kind_are_seldom_like_nothing_known(examples, most):
+    draw = np.random.default_rng(examples)
+    specs = [AdapterSpec(n, "", n) for n in ("near", "far")]
+    mix = draw.normal(0.0, 1.0, (6, 6))  # features that go together, as those of offers do
+    strange = abstained = 0
+    for _ in range(40):
+        method = Embeddings(AsIs())
+        method.learn({s.name: 4.0 * i + draw.normal(0.0, 1.0, (examples, 6)) @ mix for i, s in enumerate(specs)})
+        fresh = [4.0 * i + draw.normal(0.0, 1.0, (50, 6)) @ mix for i in range(2)]
+        abstained += sum(not method.scores(query, specs).values for rows in fresh for query in rows)
+        strange += sum(not method.scores(query, specs).values for query in draw.normal(0.0, 300.0, (10, 6)))
+    assert abstained / 4000 <= most
+    assert strange / 400 >= 0.9
+
+
+@pytest.mark.parametrize("counts", [{"a": 1, "b": 1}, {"a": 1, "b": 5}, {"a": 0, "b": 5}, {"a": 5}, {}])
+def test_too_few_examples_to_say_how_far_is_far(counts):
+    with pytest.raises(InputError, match="two examples each or more; too few for a"):
+        Embeddings(AsIs()).learn({name: np.zeros((count, 3)) for name, count in counts.items()})
+
+
 def test_offer_features_see_both_seats_alike():
     seller = OfferHistory("seller", [1400.0, 1300.0, 1250.0], [300.0, 400.0], 200.0, 1500.0)
     buyer = OfferHistory("buyer", [300.0, 400.0, 450.0], [1400.0, 1300.0], 200.0, 1500.0)
@@ -174,6 +203,12 @@ def test_the_temperature_that_calibrates_is_found():
         label = draw.choice(3, p=np.exp(logits) / np.exp(logits).sum())
         labelled.append((Scores(dict(zip("abc", 5.0 * logits, strict=True)), log=True), "abc"[label]))
     assert fitted_temperature(labelled) == pytest.approx(5.0, rel=0.25)
+
+
+def test_a_temperature_is_found_where_posteriors_are_too_small_for_a_float():
+    scores = Scores({"a": 0.0, "b": -5000.0}, log=True)
+    labelled = [(scores, "a")] * 999 + [(scores, "b")]
+    assert fitted_temperature(labelled) == pytest.approx(5000.0 / math.log(999.0), rel=1e-6)
 
 
 def test_the_null_hypothesis_takes_its_share():

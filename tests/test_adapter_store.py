@@ -81,6 +81,15 @@ def test_a_version_holds_what_was_published_and_says_how_it_was_made(store, sour
     assert verify(store, "buyer", STEM) == verify_pointers(store) == []
 
 
+def test_what_killed_writers_left_is_not_published(store, source):
+    (source / ".writing-abc").mkdir()
+    (source / ".writing-abc" / WEIGHTS).write_bytes(b"half")
+    (source / "deeper" / ".note.txt.abc").write_text("half")
+    found = store.publish(source, "buyer", "it")
+    assert sorted(found.manifest["files"]) == ["adapter_config.json", WEIGHTS, "deeper/note.txt"]
+    assert not list(found.path.rglob(".*"))
+
+
 def test_names_of_one_minute_are_counted_on_and_ordered(store, source):
     names = [store.publish(source, "buyer", "it").name for _ in range(11)]
     assert names == [STEM, *(f"{STEM}-{n}" for n in range(2, 12))]
@@ -238,8 +247,30 @@ def test_aliases_and_going_back(store, source):
     assert store.publish(source, "buyer", "it").name == f"{STEM}-4" == store.resolve("buyer").name
     with pytest.raises(InputError, match="unknown version"):
         store.alias("buyer", "stable", "v1")
+    store.publish(source, "buyer", "it", version="first")
     with pytest.raises(InputError, match="has a version"):
-        store.alias("buyer", STEM, STEM)
+        store.alias("buyer", "first", STEM)
+
+
+def test_no_alias_hides_an_automatic_version(store, source):
+    store.publish(source, "buyer", "it", version="first")
+    for alias in (STEM, f"{STEM}-2", STEM.upper()):
+        with pytest.raises(InputError, match="looks like an automatic version"):
+            store.alias("buyer", alias, "first")
+    (store.root / "buyer" / "aliases" / STEM).write_text("first\n")  # as older stores may have it
+    assert store.planned_version("buyer") == f"{STEM}-2"
+    assert store.resolve(str(store.publish(source, "buyer", "it"))).name == f"{STEM}-2"
+
+
+def test_a_publication_that_fails_leaves_no_agent(store, source):
+    store.publish(source, "seller", "it")
+    (source / WEIGHTS).write_bytes(b"")
+    with pytest.raises(InputError):
+        store.publish(source, "Buyer", "it")
+    with pytest.raises(InputError):
+        store.publish(source, "seller", "it")
+    assert store.agents() == ["seller"]
+    assert store.planned_version("buyer") == STEM
 
 
 def test_the_map_keeps_other_agents(store, source):
@@ -301,6 +332,23 @@ def test_verify_finds_pointers_to_nothing_and_strangers(store, source):
     (store.root / "buyer" / "aliases" / "old").write_text("v1\n")
     (store.root / "buyer" / "thesis.tex").write_text("x")
     assert {p.file for p in verify_pointers(store)} == {"aliases/old", "thesis.tex"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("path", "buyer/elsewhere"), ("manifest_digest", "0" * 64), ("base_digest", "0" * 64), ("more", 1)],
+)
+def test_verify_compares_the_map_with_the_version_it_points_to(key, value, store, source):
+    store.publish(source, "buyer", "it")
+    assert verify_pointers(store) == []
+    entries = store.agent_map()
+    entries["buyer"][key] = value
+    (store.root / MAP).write_text(json.dumps(entries))
+    (found,) = verify_pointers(store)
+    assert (found.version, found.file) == ("buyer", MAP)
+    assert f"says {key} {value!r}" in found.what
+    store.alias("buyer", "latest", STEM)
+    assert verify_pointers(store) == []
 
 
 def test_prune_keeps_the_last_and_what_is_pointed_to(store, source):

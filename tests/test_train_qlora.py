@@ -14,6 +14,7 @@ from exported import ready
 
 from bargain_env.errors import InputError
 from experiments import cli, export, train_qlora
+from experiments.qlora import output
 from experiments.qlora.rows import Fields, read_files
 from experiments.qlora.settings import Settings
 from experiments.qlora.tokens import IGNORED, Padded, Template, TokenRows
@@ -276,6 +277,21 @@ def test_the_same_seed_gives_the_same_bytes_and_a_resumed_run_too(tmp_path, data
         trained("again", resume=True, learning_rate=1e-3)
     with pytest.raises(InputError, match="holds a run already"):
         trained("again")
+
+
+def test_what_killed_writers_left_goes_when_the_run_begins_again(tmp_path):
+    folder = output.begin(tmp_path, {})
+    (tmp_path / ".writing-abc").mkdir()
+    for left in (
+        tmp_path / ".writing-abc" / WEIGHTS,
+        tmp_path / ".training_summary.json.abc",
+        folder / ".run.json.abc",
+    ):
+        left.write_text("half")
+    (tmp_path / ".gitignore").write_text("kept")
+    output.begin(tmp_path, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".gitignore", "checkpoints"]
+    assert [p.name for p in folder.iterdir()] == ["run.json"]
 
 
 def test_rows_exported_for_trl_are_taken_as_they_are(tmp_path):

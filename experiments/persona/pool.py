@@ -20,10 +20,12 @@ def home_of(folder: Path) -> Path:
     Raises:
         InputError: it is neither.
     """
-    for home in (folder, folder.parent):
+    for home in (folder, *([folder.parent] if folder.name == PER_USER else [])):
         if (home / PERSONAS).is_file():
             return home
-    what = "no such folder" if not folder.exists() else f"neither it nor the folder around it holds {PERSONAS}"
+    what = (
+        "no such folder" if not folder.exists() else f"neither it nor the folder around a {PER_USER} holds {PERSONAS}"
+    )
     raise InputError(
         f"no persona adapters at {str(folder)!r}: {what}; make them with `python -m experiments.personas make` and `train`"
     )

@@ -16,6 +16,8 @@ from hyperlora.tokens import save_tokenizer
 
 CHECKPOINTS, RUN = "checkpoints", "run.json"
 SCHEMA_VERSION = 1
+WRITING = ".writing-"
+"""How the names of folders begin in which files are made."""
 
 
 def refuse_occupied(out: Path, resume: bool) -> None:
@@ -35,9 +37,16 @@ def begin(out: Path, identity: dict[str, Any]) -> Path:
     """Make the folder of checkpoints and note what the run is; returns the folder."""
     folder = out / CHECKPOINTS
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(out)
     with replacing(folder / RUN) as temporary:
         temporary.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def _clear(out: Path) -> None:
+    """Remove what killed writers of an earlier part of the run left."""
+    for path in [*out.glob(f"{WRITING}*"), *out.glob(f".{SUMMARY}.*"), *(out / CHECKPOINTS).glob(f".{RUN}.*")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def checkpoint_of(out: Path, identity: dict[str, Any]) -> Path | None:
@@ -72,7 +81,7 @@ def write(model: Any, tokenizer: Any, out: Path, summary: dict[str, Any]) -> Non
     """
     trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     refuse_broken(trained, "the adapter cannot be used")
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=out))
+    temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=out))
     try:
         model.save_pretrained(str(temporary), save_embedding_layers=False)  # they do not train
         save_tokenizer(tokenizer, temporary)

@@ -32,18 +32,19 @@ class AsyncCalls:
 
     async def load_adapter(self, adapter_name: str, scaling: float = 1.0) -> bool:
         """`load`; False where it failed, and everything is as it was."""
-        return await asyncio.to_thread(_succeeds, self.load, adapter_name, scaling)
+        return await asyncio.to_thread(succeeds, self.load, adapter_name, scaling)
 
     async def unload_adapter(self, adapter_name: str) -> bool:
         """`unload`; False where it failed."""
-        return await asyncio.to_thread(_succeeds, self.unload, adapter_name)
+        return await asyncio.to_thread(succeeds, self.unload, adapter_name)
 
     async def swap_adapter(self, old_name: str, new_name: str, scaling: float = 1.0) -> bool:
         """`swap`; False where it failed, and ``old_name`` is served as before."""
-        return await asyncio.to_thread(_succeeds, self.swap, old_name, new_name, scaling)
+        return await asyncio.to_thread(succeeds, self.swap, old_name, new_name, scaling)
 
 
-def _succeeds(call: Callable[..., Any], *arguments: Any) -> bool:
+def succeeds(call: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether ``call`` did not fail in one of the ways that a manager's calls fail."""
     try:
         call(*arguments)
     except (InputError, NoRoom, ServerError, OSError) as error:

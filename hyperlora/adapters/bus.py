@@ -9,6 +9,7 @@ after it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import enum
 import inspect
@@ -21,6 +22,7 @@ from typing import Any
 
 from bargain_env.errors import InputError
 
+from .async_manager import succeeds
 from .embedding import EmbeddingClient
 from .errors import NoRoom, ServerError
 from .manager import AdapterManager
@@ -86,7 +88,7 @@ class DynamicLoRA:
             ``source_text``, as in the seed report.
 
     Attributes:
-        counts: requests, served (with adapters), base (without), failed (an adapter could not be loaded).
+        counts: requests, served (with adapters), base (without), failed (an adapter could not be loaded, or let go).
     """
 
     def __init__(
@@ -116,15 +118,20 @@ class DynamicLoRA:
         """
         self.counts["requests"] += 1
         wanted = {name: c for name, c in await self._routed(memories) if c >= self._min_confidence}
-        loaded, opened = {}, []
-        for name, confidence in wanted.items():
-            if self._opens(name):
-                if not await self._manager.load_adapter(name, confidence):
-                    self.counts["failed"] += 1
-                    self._close([name])
-                    continue
-                opened.append(name)
-            loaded[name] = confidence
+        loaded: dict[str, float] = {}
+        opened: list[str] = []
+        try:
+            for name, confidence in wanted.items():
+                if self._opens(name):
+                    opened.append(name)
+                    if not await self._load(name, confidence):
+                        self.counts["failed"] += 1
+                        self._close([opened.pop()])
+                        continue
+                loaded[name] = confidence
+        except BaseException:  # cancelled, or an error that nobody foresaw: no request is left to close them
+            self._close(opened)
+            raise
         self.counts["served" if loaded else "base"] += 1
         return self._request(loaded, opened) if loaded else None
 
@@ -134,6 +141,17 @@ class DynamicLoRA:
         except (InputError, NoRoom, ServerError, OSError) as error:
             self._fail(error)
             return []
+
+    async def _load(self, name: str, scaling: float) -> bool:
+        """`AdapterManager.load_adapter`, ended only once its thread has: what that makes active can then be closed."""
+        done = asyncio.get_running_loop().run_in_executor(None, succeeds, self._manager.load, name, scaling)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            while not done.done():
+                with contextlib.suppress(asyncio.CancelledError):  # a second one, while the thread still works
+                    await asyncio.wait([done])
+            raise
 
     @contextlib.contextmanager
     def _request(self, loaded: dict[str, float], opened: list[str]) -> Iterator[tuple[str, ...]]:
@@ -158,14 +176,19 @@ class DynamicLoRA:
         with self._lock:
             for name in names:
                 self._open[name] -= 1
-                if not self._open[name]:
+                if self._open[name]:
+                    continue
+                del self._open[name]
+                try:
                     self._manager.deactivate(name)
+                except (InputError, ServerError, OSError) as error:  # the answer was given, and the others must close
+                    self._fail(error, f"{name!r} stays active")
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception, what: str = "the base model answers") -> None:
         self.counts["failed"] += 1
         if str(error) not in self._said:
             self._said.add(str(error))
-            logger.error("the base model answers: %s", error)
+            logger.error("%s: %s", what, error)
 
 
 def first_texts(memories: Sequence[Any]) -> str:

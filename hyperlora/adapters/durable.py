@@ -43,6 +43,8 @@ def refuse_symlink(path: Path) -> None:
 def copy_folder(source: Path, target: Path, skip: frozenset[str] = frozenset()) -> dict[str, dict[str, int | str]]:
     """Copy the files of ``source`` into the new folder ``target``, read-only and on disk when it returns.
 
+    Names that begin with a dot stay behind: writers that were killed leave such.
+
     Args:
         source: a folder of files and folders.
         target: is made.
@@ -58,6 +60,8 @@ def copy_folder(source: Path, target: Path, skip: frozenset[str] = frozenset()) 
     target.mkdir()
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
         path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue  # what a killed writer left, or a tool keeps for itself; no part of an adapter
         refuse_symlink(path)
         if entry.is_dir(follow_symlinks=False):
             if entry.name not in skip:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Awaitable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,12 +63,12 @@ class Embeddings:
     Until examples are learned, an adapter is where its ``domain: description`` is embedded, and its score is the cosine of
     the query with it. `learn` puts it to the mean of its examples; the score is then the log-density of a normal
     distribution around that mean, with one variance a feature common to all adapters (diagonal linear discriminant
-    analysis, Dudoit et al. 2002), and a query that is further from every mean than nearly all examples were from theirs is
-    like nothing known.
+    analysis, Dudoit et al. 2002), and a query that is further from every mean than nearly all examples are from what was
+    learned without them is like nothing known.
 
     Args:
         client: embeds queries and descriptions.
-        novelty: share of examples that lie nearer to their own mean than a query may lie to any.
+        novelty: share of queries of a known kind that are near enough to a mean; 1 for no limit.
     """
 
     threshold = 0.3
@@ -132,12 +134,13 @@ class Embeddings:
             examples: queries that belong to each adapter, by its name, embedded or not (``client.embed``).
 
         Raises:
-            InputError: fewer than two adapters, or one without examples; or an asynchronous client.
+            InputError: fewer than two adapters, or one with fewer than two examples; or an asynchronous client.
         """
-        empty = [name for name, queries in examples.items() if not len(queries)]
-        if len(examples) < 2 or empty:
+        few = [name for name, queries in examples.items() if len(queries) < 2]
+        if len(examples) < 2 or few:
             raise InputError(
-                f"centroids need two adapters or more with examples each; none for {empty or list(examples)}"
+                "centroids need two adapters or more with two examples each or more; too few for "
+                f"{', '.join(few or examples) or 'any'}"
             )
         embedded = {name: np.stack([self._embedded(q) for q in queries]) for name, queries in sorted(examples.items())}
         means = {name: rows.mean(axis=0) for name, rows in embedded.items()}
@@ -145,9 +148,12 @@ class Embeddings:
         everything = np.concatenate(list(embedded.values()))
         # Features that never vary within an adapter would decide alone; part of the whole variance keeps them finite.
         floor = 0.05 * everything.var(axis=0) + FLOOR
-        variance = (spread**2).sum(axis=0) / max(1, len(spread) - len(means)) + floor
-        self._farthest = float(np.quantile(((spread**2) / variance).sum(axis=1), self.novelty))
-        self._means, self._variance = means, variance
+        within, freedom = (spread**2).sum(axis=0), len(spread) - len(means)
+        count = np.concatenate([np.full((len(rows), 1), float(len(rows))) for rows in embedded.values()])
+        part = spread**2 * count / (count - 1)  # of an example in `within`
+        without = (within - part) / max(1, freedom - 1) + floor
+        self._farthest = _limit((part * count / (count - 1) / without).sum(axis=1), self.novelty)
+        self._means, self._variance = means, within / freedom + floor
 
     def _embedded(self, query: Any) -> Vector:
         vector: Any = self.client.embed(query)
@@ -155,6 +161,30 @@ class Embeddings:
             _close(vector)
             raise InputError("centroids are learned with a plain client; this one is asynchronous")
         return np.asarray(vector, dtype=np.float64)
+
+
+def _limit(distances: Vector, share: float) -> float:
+    """What a fresh distance exceeds with probability 1 - ``share``, from ``[N]`` distances that are like it.
+
+    The ⌈(N + 1) · share⌉-th smallest (Vovk et al. 2005). Where N is too small for that, the tail is that of the multiple of
+    a χ² with their mean and variance (Satterthwaite 1946; quantile of Wilson and Hilferty 1931), from the largest on.
+    """
+    rank = math.ceil((len(distances) + 1) * share)
+    if share == 1.0:
+        return math.inf
+    if rank <= len(distances):
+        return float(np.sort(distances)[rank - 1])
+    mean, variance = float(distances.mean()), float(distances.var(ddof=1))
+    if variance == 0.0:
+        return mean
+    scale, freedom = variance / (2.0 * mean), 2.0 * mean**2 / variance
+
+    def quantile(p: float) -> float:
+        spread = 2.0 / (9.0 * freedom)
+        return scale * freedom * max(0.0, 1.0 - spread + NormalDist().inv_cdf(p) * math.sqrt(spread)) ** 3
+
+    largest = float(distances.max())
+    return max(quantile(share), largest + quantile(share) - quantile(len(distances) / (len(distances) + 1)))
 
 
 def _text(spec: AdapterSpec) -> str:

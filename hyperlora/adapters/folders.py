@@ -14,6 +14,7 @@ from bargain_env.errors import InputError
 from ..adapter_files import CONFIG, PICKLE, WEIGHTS, adapter_folder, read_config
 from ..export import EXPORT_RECORD
 from ..peft_format import PEFT_WEIGHTS
+from .plain import refuse_other_methods
 from .spec import AT, AdapterSpec, Kind
 
 META = "adapter_meta.json"
@@ -150,30 +151,12 @@ def _peft(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the method is not a LoRA that is A and B alone.
     """
-    refuse_other_methods(folder, config)
+    refuse_other_methods(folder / CONFIG, config)
     return {
         "rank": _rank(folder, config.get("r", 8)),
         "alpha": _number(folder, "lora_alpha", config.get("lora_alpha", 8)),
         "target_modules": _targets(config, _header(folder / PEFT_WEIGHTS)[0]),
     }
-
-
-def refuse_other_methods(folder: Path, config: dict[str, Any]) -> None:
-    """Raise `InputError` for an adapter that does something besides adding (α / r) · B · A to linear layers."""
-    method = config.get("peft_type", "LORA")
-    if method != "LORA":
-        raise InputError(f"{folder} is a {method} adapter; only LoRA can be bound per row, so export it as one")
-    more = (
-        "use_dora",
-        "modules_to_save",
-        "trainable_token_indices",
-        "lora_bias",
-        "fan_in_fan_out",
-        "layer_replication",
-    )
-    found = [key for key in more if config.get(key)] + ["bias"] * (config.get("bias", "none") != "none")
-    if found:
-        raise InputError(f"{folder} uses {', '.join(found)}, which a plain LoRA cannot hold; train it without")
 
 
 def _ours(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 
+from ..adapter_files import adapter_folder
 from .folders import Stamp, read_spec, stamp
 from .spec import AdapterSpec
 
@@ -45,25 +46,20 @@ def scan(directory: Path) -> dict[str, Found]:
         if place.name.startswith(".") or not place.is_dir():
             continue
         entry = known.get(place.name)
-        now = stamp(_entry_folder(place, entry))
+        now = stamp(adapter_folder(place))
         found[place.name] = entry if entry is not None and now and entry.stamp == now else _look(place)
     if found != known:
         _write(directory, found)
     return found
 
 
-def _entry_folder(place: Path, entry: Found | None) -> Path:
-    """Where the files of ``place`` lay last time: there, or in the ``adapter`` in it."""
-    return Path(entry.spec.path) if entry is not None and entry.spec is not None else place
-
-
 def _look(place: Path) -> Found:
+    files = stamp(adapter_folder(place))  # before they are read: what is written meanwhile is read next time
     try:
-        spec = read_spec(place)
+        return Found(files, read_spec(place))
     except (InputError, OSError) as error:  # whatever is wrong with one folder, the others are served
         logger.warning("adapter %s is left out: %s", place.name, error)
-        return Found(stamp(place), None, str(error))
-    return Found(stamp(Path(spec.path)), spec)
+        return Found(files, None, str(error))
 
 
 def _read(directory: Path) -> dict[str, Found]:

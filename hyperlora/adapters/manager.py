@@ -45,7 +45,8 @@ class AdapterManager(AsyncCalls):
     Args:
         backend: a model, or a server (see `hyperlora.adapters.backends`).
         registry: where adapters are looked up; its ``max_loaded`` is the largest number in memory.
-        limit_bytes: of all weights in memory; None for no limit. While an adapter is read, its own bytes come on top.
+        limit_bytes: of all weights in memory; None for no limit. While an adapter is read, its own bytes come on
+            top; so do, for the length of a block, the stack of `serving_rows` and the sum that `serving` makes of several.
         target_modules: suffixes of the layers of a model that can be adapted.
     """
 
@@ -138,6 +139,7 @@ class AdapterManager(AsyncCalls):
             InputError: as `load`, or the name is that of an adapter on disk.
             NoRoom: as `load`.
         """
+        self._registry.refuse_name(spec.name)
         taken = self._registry.get_adapter(spec.name)
         if taken is not None and taken.path:
             raise InputError(f"{spec.name!r} is the name of an adapter in {taken.path}; choose another")
@@ -165,6 +167,7 @@ class AdapterManager(AsyncCalls):
         """
         if not weights:
             raise InputError(f"nothing to fuse into {name!r}; name adapters and their weights")
+        self._registry.refuse_name(name)
         taken = self._registry.get_adapter(name)
         if taken is not None and not taken.lineage:
             raise InputError(f"{name!r} is the name of another adapter; choose another for the fused one")
@@ -334,12 +337,12 @@ class AdapterManager(AsyncCalls):
             leaving = None if instead_of is None else self._residents.get(instead_of)
             if leaving is not None and instead_of != spec.name:
                 self._refuse_pinned(leaving)
-            for victim in self._residents.make_way(spec, weights.nbytes, instead_of):
-                self._remove(victim)
-                self._counts["evictions"] += 1
+            victims = self._residents.make_way(spec, weights.nbytes, instead_of)
+            replaced = [leaving.spec.name] if leaving is not None and instead_of != spec.name else []
+            self._remove_all([*replaced, *victims])
+            self._counts["evictions"] += len(victims)
         except (InputError, NoRoom, ServerError):
-            with contextlib.suppress(ServerError):
-                self._backend.drop(spec.name)
+            self._take_back(spec.name)
             raise
         held = Resident(replace(spec, size_bytes=spec.size_bytes or weights.nbytes), weights)
         if self._residents.get(spec.name) is None:
@@ -347,6 +350,41 @@ class AdapterManager(AsyncCalls):
         self._residents.put(held)
         self._counts["loads"] += 1
         return held
+
+    def _remove_all(self, names: Sequence[str]) -> None:
+        """All of them or none: where one cannot go, those that went before it come back."""
+        active, gone = self._active, list[Resident[AdapterWeights]]()
+        try:
+            for name in names:
+                held = self._held(name)
+                self._remove(name)
+                gone.append(held)
+        except ServerError:
+            back = [held for held in reversed(gone) if self._load_again(held, active)]
+            for held in back:
+                self._residents.put_first(held)
+                self._registry.note_loaded(held.spec.name, True)
+            kept = {held.spec.name for held in back} | self._active.keys()
+            self._active = {name: scaling for name, scaling in active.items() if name in kept}
+            raise
+
+    def _take_back(self, name: str) -> None:
+        """Have the backend hold ``name`` as it did before it was read: as it is in memory, or not at all."""
+        before = self._residents.get(name)
+        if before is None:
+            with contextlib.suppress(ServerError):
+                self._backend.drop(name)
+        elif self._backend.scales_at_load and not self._load_again(before, self._active):
+            self._forget(name)
+
+    def _load_again(self, held: Resident[AdapterWeights], active: Mapping[str, float]) -> bool:
+        """Whether the backend took it back as it was; a server that takes nothing back has lost it, which is logged."""
+        try:
+            self._backend.read(held.spec, active.get(held.spec.name, 1.0))
+        except (InputError, ServerError) as error:
+            self._note_failure(held.spec.name, error)
+            return False
+        return True
 
     def _settle(
         self, held: Resident[AdapterWeights], scaling: float | None, lease: bool, instead_of: str | None
@@ -376,6 +414,9 @@ class AdapterManager(AsyncCalls):
 
     def _remove(self, name: str) -> None:
         self._backend.drop(name)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
         self._residents.remove(name)
         self._registry.note_loaded(name, False)
         self._active = _without(self._active, name)

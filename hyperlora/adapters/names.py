@@ -64,6 +64,11 @@ def refuse_clash(name: str, taken: Iterable[str], kind: str) -> None:
             raise InputError(f"{kind} {name!r} differs from {other!r} in case alone; use {other!r} or another name")
 
 
+def is_automatic(name: str) -> bool:
+    """Whether `version_at` gives such names."""
+    return re.fullmatch(r"v[0-9]{8}-[0-9]{4}(-[0-9]+)?", name.lower()) is not None
+
+
 def version_at(moment: datetime, taken: Iterable[str]) -> str:
     """``vYYYYMMDD-HHMM`` in UTC, followed by ``-2``, ``-3`` … after the highest that is ``taken``: no name comes back.
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from bargain_env.errors import InputError
@@ -20,16 +20,8 @@ from bargain_env.files import replacing_folder
 from hyperlora.adapter_files import refuse_broken
 from hyperlora.peft_format import PEFT_CONFIG, PEFT_WEIGHTS, PREFIX, in_order, lora_config
 
-_NOT_PLAIN = {
-    "use_dora": "DoRA",
-    "bias": "biases",
-    "modules_to_save": "whole modules",
-    "trainable_token_indices": "token rows",
-    "layer_replication": "replicated layers",
-    "target_parameters": "parameters outside linear layers",
-    "fan_in_fan_out": "transposed weights",
-}
-"""Fields of PEFT that make a LoRA something other than W + s · B A, and what they bring."""
+from .plain import refuse_other_methods
+
 _TENSOR = re.compile(rf"^{re.escape(PREFIX)}(?P<name>.+)\.lora_(?P<matrix>[AB])\.weight$")
 
 
@@ -129,7 +121,7 @@ def read_peft(folder: Path | str) -> LoRA:
             plain LoRA (DoRA, token rows, biases, …); names the file.
     """
     folder = Path(folder)
-    config, tensors, metadata = _config(folder), _tensors(folder), _metadata(folder / PEFT_WEIGHTS)
+    config, (tensors, metadata) = _config(folder), _tensors(folder)
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = _TENSOR.match(key)
@@ -160,35 +152,30 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); take an earlier copy of the adapter") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    if not isinstance(config, dict):
         raise InputError(f"{path} is not the config of a PEFT LoRA (peft_type LORA)")
+    refuse_other_methods(path, config)
     missing = [name for name in ("r", "lora_alpha") if not isinstance(config.get(name), int | float)]
     if missing:
         raise InputError(f"{path} has no number as {missing[0]}; take an earlier copy of the adapter")
-    for name, what in _NOT_PLAIN.items():
-        if config.get(name) not in (None, False, "none", [], {}):
-            raise InputError(f"{path}: {name} is {config[name]!r}; adapters with {what} cannot be bound per row")
     return {"rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False, **config}
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def _tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors, and the text in the file's header."""
     path = folder / PEFT_WEIGHTS
     if not path.is_file():
         raise InputError(f"no weights in {folder}: {PEFT_WEIGHTS} is missing")
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} cannot be read ({reason}); take an earlier copy of the adapter") from error
     if not tensors:
         raise InputError(f"{path} holds no tensors")
-    return tensors
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return dict(header.get("__metadata__", {}))
+    return tensors, metadata
 
 
 def _of(pattern: Mapping[str, Any], name: str, default: Any) -> Any:

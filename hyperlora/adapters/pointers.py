@@ -10,7 +10,7 @@ from bargain_env.errors import InputError
 
 from .durable import refuse_symlink, write_text
 from .manifest import DIGEST, Version
-from .names import ALIASES, is_name, refuse_clash, valid_name
+from .names import ALIASES, is_automatic, is_name, refuse_clash, valid_name
 
 MAP = "AGENT_MODEL_MAP.json"
 
@@ -45,13 +45,16 @@ def write_alias(folder: Path, alias: str, version: str) -> None:
     """Point an alias of the agent with this folder to a version; the caller holds the store's lock.
 
     Raises:
-        InputError: the alias cannot be a name, is that of a version, or differs from another in case alone.
+        InputError: the alias cannot be a name, is that of a version or looks like an automatic one, or differs from another
+            in case alone.
     """
     valid_name(alias, "alias")
     where = folder / ALIASES
     refuse_symlink(where)
     where.mkdir(exist_ok=True)
     refuse_clash(alias, [path.name for path in where.iterdir()], "alias")
+    if is_automatic(alias):
+        raise InputError(f"alias {alias!r} looks like an automatic version; choose another name for the alias")
     if (folder / alias).exists():
         raise InputError(f"{folder.name} has a version {alias!r}; choose another name for the alias")
     write_text(where / alias, version + "\n")
@@ -81,10 +84,10 @@ def read_map(root: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_map(root: Path, version: Version, alias: str) -> None:
-    """Let ``version`` stand for its agent; the caller holds the store's lock. Other agents' entries stay as they are."""
+def entry_of(version: Version, alias: str) -> dict[str, Any]:
+    """What the map says of an agent for which ``version`` stands."""
     said = version.manifest
-    entry = {
+    return {
         "adapter_name": said["adapter_name"],
         "version": version.name,
         "alias": alias,
@@ -95,5 +98,9 @@ def write_map(root: Path, version: Version, alias: str) -> None:
         "created": said["created"],
         "manifest_digest": said[DIGEST],
     }
-    found = read_map(root) | {version.agent: entry}
+
+
+def write_map(root: Path, version: Version, alias: str) -> None:
+    """Let ``version`` stand for its agent; the caller holds the store's lock. Other agents' entries stay as they are."""
+    found = read_map(root) | {version.agent: entry_of(version, alias)}
     write_text(root / MAP, json.dumps(dict(sorted(found.items())), indent=1) + "\n")

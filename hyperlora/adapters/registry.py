@@ -114,16 +114,19 @@ class AdapterRegistry:
             specs |= self._registered
             return [replace(specs[name], loaded=name in self._loaded) for name in sorted(specs)]
 
+    @staticmethod
+    def refuse_name(name: str) -> None:
+        """Raise `InputError` where nothing can be registered as ``name``: it is empty, or has an @ in it."""
+        if not name or AT in name:
+            raise InputError(f"adapter name {name!r} is empty or holds {AT!r}, which stands before a rho; rename it")
+
     def register_adapter(self, spec: AdapterSpec) -> None:
         """Add an adapter that lies elsewhere or was fused, in the place of one of the same name.
 
         Raises:
             InputError: its name is empty, or has an @ in it.
         """
-        if not spec.name or AT in spec.name:
-            raise InputError(
-                f"adapter name {spec.name!r} is empty or holds {AT!r}, which stands before a rho; rename it"
-            )
+        self.refuse_name(spec.name)
         with self._lock:
             self._registered[spec.name] = replace(spec, loaded=False)
 

@@ -126,6 +126,13 @@ class Residents(Generic[W]):
             self._let_go(old)
         self._by_name[held.spec.name] = held
 
+    def put_first(self, held: Resident[W]) -> None:
+        """Add one again that was removed, as the least recently used; there is none of its name."""
+        if held in self.leaving:
+            self.leaving.remove(held)
+        self._by_name[held.spec.name] = held
+        self._by_name.move_to_end(held.spec.name, last=False)
+
     def remove(self, name: str) -> Resident[W]:
         """Take ``name`` out; while it is leased it is leaving."""
         held = self._by_name.pop(name)

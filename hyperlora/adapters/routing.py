@@ -95,6 +95,14 @@ def chosen(shares: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     return np.where((sure >= threshold) & (sure >= shares[:, -1]), best, -1)
 
 
+def _log_posterior(scores: Scores, name: str, temperature: float) -> float:
+    """Logarithm of a confidence, finite also where the confidence itself is too small for a float."""
+    values = [*scores.values.values(), *([] if scores.null is None else [scores.null])]
+    top = max(values)
+    total = sum(math.exp((value - top) / temperature) for value in values)
+    return (scores.values[name] - top) / temperature - math.log(total)
+
+
 def fitted_temperature(labelled: Sequence[tuple[Scores, str]]) -> float:
     """The temperature that gives labelled queries the largest mean log-posterior of their label (Guo et al. 2017).
 
@@ -105,7 +113,7 @@ def fitted_temperature(labelled: Sequence[tuple[Scores, str]]) -> float:
 
     def loss(log_temperature: float) -> float:
         scale = math.exp(log_temperature)
-        return -sum(math.log(max(confidences(s, scale)[0][name], 1e-300)) for s, name in usable)
+        return -sum(_log_posterior(scores, name, scale) for scores, name in usable)
 
     low, high, ratio = math.log(1e-3), math.log(1e3), (math.sqrt(5.0) - 1.0) / 2.0
     left, right = high - ratio * (high - low), low + ratio * (high - low)

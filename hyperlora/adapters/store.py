@@ -283,6 +283,7 @@ class AdapterStore:
                 refuse_clash(agent, self.agents(), "agent")
                 folder = self.root / agent
                 refuse_symlink(folder)
+                stack.callback(self._leave, folder)
                 folder.mkdir(exist_ok=True)
                 sync(self.root)
                 work = Path(tempfile.mkdtemp(prefix=PUBLISHING, dir=folder))
@@ -295,7 +296,7 @@ class AdapterStore:
         taken = self.version_names(agent) if known else []
         aliases = self.aliases(agent) if known else {}
         if version is None:
-            return version_at(moment, taken)
+            return version_at(moment, [*taken, *aliases])
         valid_name(version, "version")
         refuse_clash(version, [*taken, *aliases], "version")
         if version in taken:
@@ -303,6 +304,11 @@ class AdapterStore:
         if version in aliases:
             raise InputError(f"{agent} has an alias {version!r}; choose another name for the version")
         return version
+
+    def _leave(self, folder: Path) -> None:
+        """Remove an agent's folder in which nothing is: it would take the agent's name and stand for nobody."""
+        with contextlib.suppress(OSError, InputError), self.locked():
+            folder.rmdir()  # which refuses a folder that is not empty
 
     def _sequence(self, agent: str) -> int:
         return max((version.manifest["sequence"] for version in self.versions(agent)), default=0) + 1

@@ -11,8 +11,8 @@ from bargain_env.errors import InputError
 from bargain_env.files import sha256
 
 from . import manifest
-from .names import ALIASES
-from .pointers import MAP
+from .names import ALIASES, LATEST
+from .pointers import MAP, entry_of
 from .store import AdapterStore
 
 
@@ -47,7 +47,9 @@ def verify(store: AdapterStore, agent: str, name: str) -> list[Problem]:
 
 
 def verify_pointers(store: AdapterStore) -> list[Problem]:
-    """Aliases and entries of the map that point to no version, and files that do not belong into the store."""
+    """Aliases and entries of the map that point to no version, entries that do not say what their version says, and files
+    that do not belong into the store.
+    """
     return [*_stray(store), *(problem for agent in store.agents() for problem in _aliases(store, agent)), *_map(store)]
 
 
@@ -101,6 +103,15 @@ def _map(store: AdapterStore) -> Iterator[Problem]:
     for agent, entry in entries.items():
         if agent not in agents or entry["version"] not in store.version_names(agent):
             yield Problem(agent, MAP, f"points to {agent}@{entry['version']}, which is not there")
+            continue
+        try:
+            told = entry_of(store.version(agent, entry["version"]), LATEST)
+        except InputError:
+            continue  # a damaged manifest, which `verify` names
+        for key in sorted(told.keys() | entry.keys()):
+            if entry.get(key) != told.get(key):
+                what = f"says {key} {entry.get(key)!r}, its version {told.get(key)!r}"
+                yield Problem(agent, MAP, f"{what}; alias {agent} latest {entry['version']} writes it anew")
 
 
 def _stray(store: AdapterStore) -> Iterator[Problem]:

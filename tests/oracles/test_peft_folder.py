@@ -122,7 +122,7 @@ def edit_config(**changes):
         (lambda f: (f / "adapter_config.json").write_text("[]"), "not the config of a PEFT LoRA"),
         (edit_config(peft_type="IA3"), "not the config of a PEFT LoRA"),
         (edit_config(lora_alpha="much"), "no number as lora_alpha"),
-        (edit_config(use_dora=True), "DoRA"),
+        (edit_config(use_dora=True), "use_dora"),
         (edit_config(r=5), "has rank 4, but"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), "adapter_model.safetensors is missing"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x08" * 64), "cannot be read"),
