@@ -154,14 +154,17 @@ def by_likelihood(models: OpponentModels, group: Group, asked: Queries) -> Score
 
 
 def by_embedding(group: Group, learned: Queries, asked: Queries) -> Scored:
-    """Log-density of the features of all offers so far around the mean of each member's training games of that length."""
+    """Log-density of the features of all offers so far around the mean of each member's training games of that length.
+
+    A member with fewer than two such games has no mean that could be told from chance: it is not recognised there.
+    """
     specs = [AdapterSpec(one.name, str(one.folder), one.family) for one in group.members]
     parts = []
     for seen in SEEN:
         known, at = np.flatnonzero(learned.nth == seen), np.flatnonzero(asked.nth == seen)
         examples = {spec.name: [_history(learned, i) for i in known[learned.label[known] == k]]
                     for k, spec in enumerate(specs)}  # fmt: skip
-        examples = {name: some for name, some in examples.items() if some}
+        examples = {name: some for name, some in examples.items() if len(some) > 1}
         logs = np.full((len(at), len(specs)), NOVEL)
         null = np.zeros(len(at))
         if len(examples) > 1:

@@ -24,7 +24,7 @@ _HARMLESS = {
 """Fields of PEFT 0.21 that change nothing in what a finished adapter computes, whatever they say."""
 _FIRST_WEIGHTS = (True, "true", "gaussian", "eva", "orthogonal")
 """``init_lora_weights`` that leave the base as it is; PiSSA, OLoRA, CorDA, LoRA-GA and LoftQ put other weights into it."""
-_OFF = (None, False, "none", "", [], {})
+_OFF: tuple[Any, ...] = (None, False, "none", "", [], {})
 
 
 def refuse_other_methods(place: Path, config: Mapping[str, Any]) -> None:
