@@ -289,7 +289,8 @@ def train(settings: Train) -> dict[str, Any]:
 
 
 FREE = ("data", "threads", "quiet", "json")
-"""Settings of training that change the weights in their last bits at most."""
+"""Settings of training that change no more than the order of sums. That moves losses in their last bits, which may tip which
+epoch is best where two are as good, and so which weights are kept."""
 
 
 def _identity(settings: Train, digest: str) -> dict[str, Any]:

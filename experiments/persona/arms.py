@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from bargain_env import rng
 from bargain_env.errors import InputError
 from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, PersonaData
 from experiments.persona.measures import Predicted, Truth, is_answer
+from experiments.persona.training import RECORD
+from hyperlora.adapter_files import read_config
 from hyperlora.adapters.likelihood import row_losses, under_adapters
 from hyperlora.adapters.peft_folder import LoRA, read_peft
 from hyperlora.adapters.rows import Weights, bind_adapters, inject_rows, stack_adapters
@@ -62,6 +66,7 @@ class Arms:
         self.gated: Any = None
         gated = data.folder / HYPERLORA
         if (gated / PEFT_CONFIG).is_file():
+            self._refuse_other_data(gated, read_config(gated).get("data_sha256"))
             self.gated = load_hyperlora_adapter(gated, model_name).model
         self.names = [
             BASELINE,
@@ -71,7 +76,7 @@ class Arms:
             *([SWAPPED] if len(self.own) > 1 else []),
         ]
 
-    def _read(self, folder: Any) -> LoRA:
+    def _read(self, folder: Path) -> LoRA:
         if not (folder / PEFT_CONFIG).is_file():
             raise InputError(
                 f"{folder} is missing; run `python -m experiments.personas train {self.data.folder}` first"
@@ -79,7 +84,19 @@ class Arms:
         lora = read_peft(folder)
         if lora.metadata.get("base_digest") != self.model.base_digest:
             raise InputError(f"{folder} was trained on another base; give the --model-name that it was trained on")
+        try:
+            trained_on = json.loads((folder / RECORD).read_text()).get("data_sha256")
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(f"{folder / RECORD} is missing or damaged ({error}); {self._anew(folder)}") from error
+        self._refuse_other_data(folder, trained_on)
         return lora
+
+    def _refuse_other_data(self, folder: Path, trained_on: str | None) -> None:
+        if trained_on != self.data.digest:
+            raise InputError(f"{folder} was trained on other games than {self.data.folder} holds; {self._anew(folder)}")
+
+    def _anew(self, folder: Path) -> str:
+        return f"remove {folder} and run `python -m experiments.personas train {self.data.folder}` again"
 
     def truth(self, rows: Ints) -> Truth:
         """What was done in these rows."""

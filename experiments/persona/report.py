@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.persona import training
 from experiments.persona.arms import BASELINE, PER_PERSONA, POOLED_ARM, SWAPPED, swap_counts, swapped
 from experiments.persona.evaluating import ALL, Evaluation, families
 from experiments.persona.games import split_sizes
@@ -49,9 +50,10 @@ def report(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
         *(["## How the gain grows with games", _curve(found)] if found.curve else []),
         "## Memorised or generalised",
         _memory(found, rows),
-        "## Storage",
+        "## Storage and training time",
         f"{found.storage['adapters']:,} adapters of {found.storage['weights']:,.0f} bytes of weights each "
         f"({found.storage['folder']:,.0f} with config and record).",
+        *_times(found),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -152,6 +154,15 @@ def _memory(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
             f"{_interval(against[arm])}."
         )
     return "\n".join(lines)
+
+
+def _times(found: Evaluation) -> list[str]:
+    body = [
+        [what, f"{t['adapters']:,}", f"{t['steps']:,}", f"{t['seconds']:,.1f}", f"{t['seconds'] / t['adapters']:,.2f}",
+         ", ".join(map(str, t["threads"]))]
+        for what, t in training.times(found.data.folder).items()
+    ]  # fmt: skip
+    return [_table(["trained", "adapters", "steps", "seconds", "seconds an adapter", "threads"], body)] if body else []
 
 
 def _swapped(found: Evaluation) -> str:

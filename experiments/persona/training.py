@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, PersonaData
+from bargain_env.errors import InputError
+from experiments.persona.cast import Persona
+from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, PersonaData, write_json
+from hyperlora.adapters.folders import META
 from hyperlora.adapters.likelihood import row_losses
 from hyperlora.adapters.many import LoRAPlan, Pupil, Trained, train_many
 from hyperlora.adapters.peft_folder import write_peft
@@ -28,6 +31,8 @@ from hyperlora.plan import TrainSettings
 from hyperlora.train import StepReport, train
 
 RECORD = "training.json"
+TIMES = "training_times.json"
+"""Beside the adapters and not in them: their bytes are the same however long it took."""
 Tell = Callable[[str], None]
 
 
@@ -64,9 +69,11 @@ def train_personas(
     inject_rows(model, plan.target_modules)
     trained = steps = 0
     for group in waiting:
+        started = time.perf_counter()
         found = train_many(model, dataset, [pupil(data, k) for k in group], plan)
         for k, one in zip(group, found, strict=True):
-            save(adapter_folder(data, k), one, model, plan, data.digest)
+            save(adapter_folder(data, k), one, model, plan, data.digest, meta_of(data.personas[k]))
+        add_time(data.folder, PER_USER, len(group), time.perf_counter() - started, sum(one.steps for one in found))
         trained, steps = trained + len(group), steps + sum(one.steps for one in found)
         seconds = time.perf_counter() - began
         left = seconds / trained * (sum(map(len, waiting)) - trained)
@@ -87,8 +94,48 @@ def adapter_folder(data: PersonaData, k: int) -> Path:
     return data.folder / PER_USER / data.personas[k].id
 
 
-def save(folder: Path, trained: Trained, model: Any, plan: LoRAPlan, data_digest: str) -> None:
-    """An adapter in PEFT's format, and beside it how it was trained."""
+def meta_of(persona: Persona) -> dict[str, str]:
+    """What routers read of a persona's adapter (`hyperlora.adapters.folders`)."""
+    return {"domain": persona.family, "description": f"{persona.seat} on {persona.preset}: {persona.strategy}"}
+
+
+def add_time(folder: Path, what: str, adapters: int, seconds: float, steps: int) -> None:
+    """Add training to what ``training_times.json`` says was spent on ``what`` so far, in this run and earlier ones."""
+    known = times(folder)
+    old = known.get(what, {"adapters": 0, "seconds": 0.0, "steps": 0, "threads": []})
+    known[what] = {
+        "adapters": old["adapters"] + adapters,
+        "seconds": round(old["seconds"] + seconds, 3),
+        "steps": old["steps"] + steps,
+        "threads": sorted({*old["threads"], torch.get_num_threads()}),
+    }
+    write_json(folder / TIMES, known)
+
+
+def times(folder: Path) -> dict[str, dict[str, Any]]:
+    """By kind of adapter: how many were trained, in how many wall-clock seconds and steps, on how many threads.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / TIMES
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, which loses no more than the times") from error
+
+
+def save(
+    folder: Path,
+    trained: Trained,
+    model: Any,
+    plan: LoRAPlan,
+    data_digest: str,
+    meta: Mapping[str, str] | None = None,
+) -> None:
+    """An adapter in PEFT's format, and beside it how it was trained, and what it is for where ``meta`` says so."""
     record = {
         "name": trained.name,
         "steps": trained.steps,
@@ -99,13 +146,14 @@ def save(folder: Path, trained: Trained, model: Any, plan: LoRAPlan, data_digest
         "base_digest": model.base_digest,
         "data_sha256": data_digest,
     }
+    files = {RECORD: record} | ({META: dict(meta)} if meta else {})
     write_peft(
         folder,
         trained.lora,
         base_model=base_name(model),
         dropout=plan.dropout,
         metadata={"base_digest": model.base_digest, "name": trained.name},
-        files={RECORD: json.dumps(record, indent=1) + "\n"},
+        files={name: json.dumps(content, indent=1) + "\n" for name, content in files.items()},
     )
 
 
@@ -124,7 +172,9 @@ def train_pooled(
         model, dataset, [Pupil(POOLED, data.rows("train"), data.rows("val"))], plan, now_and_then(tell, POOLED)
     )
     save(folder, found, model, plan, data.digest)
-    return {"seconds": time.perf_counter() - began, "steps": found.steps, "val_losses": found.val_losses}
+    seconds = time.perf_counter() - began
+    add_time(data.folder, POOLED, 1, seconds, found.steps)
+    return {"seconds": seconds, "steps": found.steps, "val_losses": found.val_losses}
 
 
 def train_gated(
@@ -162,7 +212,9 @@ def train_gated(
         model, tokenizer, folder, prompt_format=prompt_format,
         extra={"data_sha256": data.digest, "personas_plan": asdict(plan), "val_losses": losses},
     )  # fmt: skip
-    return {"seconds": time.perf_counter() - began, "steps": settings.max_steps, "val_losses": losses}
+    seconds = time.perf_counter() - began
+    add_time(data.folder, HYPERLORA, 1, seconds, settings.max_steps)
+    return {"seconds": seconds, "steps": settings.max_steps, "val_losses": losses}
 
 
 def gated_loss(model: Any, dataset: NegotiationDataset, rows: np.ndarray) -> float:
