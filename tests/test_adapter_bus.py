@@ -18,6 +18,7 @@ from hyperlora.adapters import (
     DynamicLoRA,
     InjectionChannel,
     MemoryBus,
+    NoRoom,
     ServerError,
 )
 
@@ -122,6 +123,21 @@ def test_a_request_that_is_cancelled_while_it_loads_leaves_nothing_active(world,
         assert names == ("law",)
         assert world.manager.get_active_adapters() == {"law": 1.0}
     assert world.manager.get_active_adapters() == {}
+
+
+def test_what_was_evicted_before_it_answered_counts_as_the_base(world, monkeypatch):
+    context, serving = asyncio.run(world.handler(memory("court"))), world.manager.serving
+
+    def no_room(selection):
+        if selection:
+            raise NoRoom("all leased")
+        return serving(selection)
+
+    monkeypatch.setattr(world.manager, "serving", no_room)
+    with context as names:
+        assert names == ()
+        assert torch.equal(answered(world), expected(inputs(), {}))
+    assert world.handler.counts == {"requests": 1, "served": 0, "base": 1, "failed": 1}
 
 
 def test_an_error_that_nobody_foresaw_is_raised_and_leaves_nothing_active(world, monkeypatch):

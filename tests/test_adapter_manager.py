@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from bargain_env.errors import InputError
 from hyperlora.adapters import AdapterManager, AdapterRegistry, AdapterSpec, NoRoom, ServerError
+from hyperlora.adapters.manager import FAILURES
 
 ATOL = 1e-5
 NAMES = ["ant", "bee", "cat", "dog"]
@@ -196,6 +197,10 @@ def test_each_reason_is_logged_once_and_every_failure_counted(made, caplog):
     assert manager.status()["counts"]["failures"] == 4
     assert sum(r.message.startswith("adapter cat:") for r in caplog.records) == 1
     assert set(manager.status()["failures"]) == {"cat", "nobody"}
+    for k in range(FAILURES):
+        with pytest.raises(InputError):
+            manager.load(f"nobody-{k}")
+    assert list(manager.status()["failures"]) == [f"nobody-{k}" for k in range(FAILURES)], "the last ones, and no more"
 
 
 # ---- room

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from hyperlora.adapters import (
     AdapterRouter,
     AdapterSpec,
     Embeddings,
+    HashedNgrams,
     Likelihood,
     LoRA,
     OfferFeatures,
@@ -111,7 +113,11 @@ def test_embedding_of_text_needs_no_model_and_says_the_same_every_time(domains):
 class Later:
     """An asynchronous client: words as counts of letters."""
 
+    def __init__(self):
+        self.asked = []
+
     async def embed(self, text):
+        self.asked.append(text)
         return [float(text.lower().count(letter)) for letter in "abcdefghijklmnopqrstuvwxyz"]
 
 
@@ -122,6 +128,35 @@ def test_an_asynchronous_client(domains):
     assert asyncio.run(router.route(text))[0] == ("legal-1", pytest.approx(1.0))
     with pytest.raises(InputError, match="await route"):
         router.select(text)
+    with pytest.raises(InputError, match="await route"):
+        router.calibrate({"legal-1": [text]})
+
+
+def test_descriptions_are_embedded_once(domains):
+    client, text = Later(), "law and contract"
+    router = AdapterRouter(domains, client)
+    for _ in range(3):
+        asyncio.run(router.route(text))
+    described = {f"{spec.domain}: {spec.description}" for spec in domains.list_adapters()}
+    assert sorted(client.asked) == sorted([*described, *[text] * 3])
+
+
+def test_a_client_that_takes_its_time_does_not_stop_the_event_loop(domains):
+    """It waits for something that only the loop, going on meanwhile, lets happen."""
+    go_on = threading.Event()
+
+    class Slow(HashedNgrams):
+        def embed(self, text):
+            assert go_on.wait(10)
+            return super().embed(text)
+
+    async def scene():
+        routed = asyncio.create_task(AdapterRouter(domains, Slow()).route("law and contract"))
+        await asyncio.sleep(0)
+        go_on.set()
+        return await routed
+
+    assert asyncio.run(scene())
 
 
 # ---- offers

@@ -27,11 +27,9 @@ from .tokens import Padded, TokenRows
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators that PEFT and the Trainer draw from, and put them back as they were."""
+    """Seed what PEFT draws from, and put back all global generators, which the Trainer seeds for itself, as they were."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the library's, not ours)
     with torch.random.fork_rng():
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
         torch.manual_seed(seed)
         try:
             yield

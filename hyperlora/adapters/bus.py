@@ -161,6 +161,7 @@ class DynamicLoRA:
                 names = stack.enter_context(self._manager.serving(loaded))
             except (InputError, NoRoom, ServerError, OSError) as error:  # evicted since, and no room to come back
                 self._fail(error)
+                self.counts.update(served=-1, base=1)
                 names = stack.enter_context(self._manager.serving({}))
             yield names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import math
@@ -120,12 +121,13 @@ class Embeddings:
         return self._described[text]
 
     async def describe(self, specs: Sequence[AdapterSpec]) -> None:
-        """Embed the descriptions of ``specs`` now, with either kind of client."""
-        for spec in specs:
-            place: Any = self.client.embed(_text(spec))
-            self._described[_text(spec)] = np.asarray(
-                await place if inspect.isawaitable(place) else place, dtype=np.float64
-            )
+        """Embed those descriptions of ``specs`` that are not yet, with either kind of client."""
+        for text in dict.fromkeys(map(_text, specs)):
+            if text not in self._described:
+                place: Any = await asyncio.to_thread(self.client.embed, text)
+                self._described[text] = np.asarray(
+                    await place if inspect.isawaitable(place) else place, dtype=np.float64
+                )
 
     def learn(self, examples: Mapping[str, Sequence[Any]]) -> None:
         """Learn where adapters are.

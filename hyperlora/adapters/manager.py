@@ -31,6 +31,9 @@ from .weights import AdapterWeights, Pair, fuse_weights
 
 logger = logging.getLogger(__name__)
 
+FAILURES = 100
+"""Names whose last failure `AdapterManager.status` tells; a name that nobody has may be asked for too."""
+
 
 class AdapterManager(AsyncCalls):
     """The adapters of one model. Every method may be called from any thread.
@@ -425,8 +428,10 @@ class AdapterManager(AsyncCalls):
         """Count it, and log each reason once: a request that comes every second would fill the log with it."""
         with self._lock:
             self._counts["failures"] += 1
-            known = self._failures.get(name)
+            known = self._failures.pop(name, None)
             self._failures[name] = str(error)
+            if len(self._failures) > FAILURES:
+                del self._failures[next(iter(self._failures))]
         if known != str(error):
             logger.error("adapter %s: %s", name, error)
 

@@ -11,9 +11,7 @@ the clocks of the machines that published them.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bargain_env.errors import InputError
+from bargain_env.installed import installed_versions
 
 from .durable import READ_ONLY, refuse_symlink, sync
 
@@ -110,14 +109,8 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of Python and of each of `PACKAGES`; ``absent`` where it is not installed. Nothing is imported for it."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    """Version of Python and of each of `PACKAGES`, see `bargain_env.installed`."""
+    return installed_versions(PACKAGES)
 
 
 @cache

@@ -73,16 +73,11 @@ class AdapterRouter:
         Raises:
             InputError: ``top_k`` below 1, a query of a kind that the method does not read, or an asynchronous client.
         """
-        prepared = self.scorer.prepare(query)
-        if inspect.isawaitable(prepared):
-            if inspect.iscoroutine(prepared):
-                prepared.close()
-            raise InputError("this embedding client is asynchronous; await route() instead")
-        return self._decide(prepared, top_k, domains)
+        return self._decide(self._prepared(query), top_k, domains)
 
     async def route(self, query: Any, top_k: int = 2, domains: Sequence[str] | None = None) -> Route:
         """`select` without blocking the event loop, and with an asynchronous client too."""
-        prepared = self.scorer.prepare(query)
+        prepared = await asyncio.to_thread(self.scorer.prepare, query)
         if inspect.isawaitable(prepared):
             await self.initialize_domain_embeddings()
             prepared = await prepared
@@ -110,11 +105,11 @@ class AdapterRouter:
             The temperature; from now on confidences are posteriors at it.
 
         Raises:
-            InputError: no example has a score for its own adapter.
+            InputError: no example has a score for its own adapter, or an asynchronous client.
         """
         specs = self._registry.list_adapters()
         labelled = [
-            (self.scorer.scores(self.scorer.prepare(query), specs), name)
+            (self.scorer.scores(self._prepared(query), specs), name)
             for name, queries in sorted(examples.items())
             for query in queries
         ]
@@ -122,6 +117,14 @@ class AdapterRouter:
             raise InputError("no example has a score for its own adapter, so nothing can be calibrated")
         self.temperature = fitted_temperature(labelled)
         return self.temperature
+
+    def _prepared(self, query: Any) -> Any:
+        prepared = self.scorer.prepare(query)
+        if inspect.isawaitable(prepared):
+            if inspect.iscoroutine(prepared):
+                prepared.close()
+            raise InputError("this embedding client is asynchronous: it can only be asked by `await route()`")
+        return prepared
 
     def _decide(self, prepared: Any, top_k: int, domains: Sequence[str] | None) -> Route:
         if top_k < 1:
