@@ -110,6 +110,11 @@ def _announce(
             f"cut to {longest} tokens: {lengths.prompts_cut:,} prompts at their front, {lengths.responses_cut:,} answers or "
             "texts at their end; raise --max-seq-length to keep them whole"
         )
+    if lengths.unknown:
+        say(
+            f"the tokenizer does not know some of the text of {lengths.unknown:,} rows, and reads it as its unknown token; "
+            "see that they are meant for this base"
+        )
     say(
         f"{plan.adapter_parameters:,} parameters train on {plan.base_parameters:,} frozen ones, {plan.steps:,} steps of "
         f"{settings.train_batch_size} × {settings.gradient_accumulation} rows"

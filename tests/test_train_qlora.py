@@ -145,7 +145,29 @@ def test_a_prompt_is_cut_before_its_response(tmp_path, tokenizer):
     assert tokenizer.decode(items[1]["input_ids"]) == "xabcde"
     assert learned(items[1], tokenizer) == "abcde"
     found = items.lengths()
-    assert (found.longest, found.prompts_cut, found.responses_cut) == (13, 1, 1)
+    assert (found.longest, found.prompts_cut, found.responses_cut, found.unknown) == (13, 1, 1, 0)
+
+
+def test_what_the_tokenizer_cannot_read_or_write_is_named_and_counted(tmp_path, tokenizer):
+    good, bad = {"prompt": "ask", "response": "say"}, {"prompt": "price?", "response": "☃ 7"}
+    rows = read_files([str(lines(tmp_path / "some.jsonl", [good, bad, bad]))], Fields()).good
+    assert TokenRows(rows, tokenizer, Template.of("{prompt}{response}"), 64).lengths().unknown == 2
+    kept = [rows[0], rows[2]]
+    with pytest.raises(InputError, match=r"some\.jsonl:3: its response is no token"):
+        TokenRows(kept, Mute(tokenizer, rows[2].response), Template.of("{prompt}{response}"), 64)
+
+
+class Mute:
+    """A tokenizer that makes nothing of one text."""
+
+    def __init__(self, tokenizer, text):
+        self._tokenizer, self._text = tokenizer, text
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, text, **options):
+        return {"input_ids": []} if text == self._text else self._tokenizer(text, **options)
 
 
 @pytest.mark.parametrize("text", ["{prompt}", "{response}", "{response}{prompt}", "{prompt}{prompt}{response}", ""])

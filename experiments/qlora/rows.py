@@ -15,7 +15,7 @@ import glob
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +49,20 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row to train on: either ``text``, or ``prompt`` and ``response``, or ``messages``."""
+    """A row to train on: either ``text``, or ``prompt`` and ``response``, or ``messages``.
+
+    Attributes:
+        place: its file and line, for errors.
+    """
 
     text: str | None = None
     prompt: str | None = None
     response: str | None = None
     messages: tuple[tuple[str, str], ...] = ()
+    place: str = field(default="", compare=False)
 
     def canonical(self) -> bytes:
-        """The same bytes for the same row."""
+        """The same bytes for the same row, wherever it stands."""
         return json.dumps([self.text, self.prompt, self.response, self.messages]).encode()
 
 
@@ -232,7 +237,7 @@ def _sort(rows: Rows, file: str, records: Iterable[tuple[int, Any]], fields: Fie
         if isinstance(row, str):
             rows.bad.append(BadRow(file, line, row))
         else:
-            rows.good.append(row)
+            rows.good.append(replace(row, place=f"{file}:{line}"))
 
 
 def _row(record: Any, fields: Fields) -> Row | str:

@@ -64,6 +64,7 @@ class Lengths:
         median: tokens of the row in the middle, before anything was cut.
         prompts_cut: rows whose prompt lost its front.
         responses_cut: rows whose response, or whole text, lost its end.
+        unknown: rows of which some text became the tokenizer's unknown token.
     """
 
     rows: int
@@ -73,6 +74,7 @@ class Lengths:
     median: int
     prompts_cut: int
     responses_cut: int
+    unknown: int
 
 
 class TokenRows(Dataset[dict[str, list[int]]]):
@@ -97,7 +99,7 @@ class TokenRows(Dataset[dict[str, list[int]]]):
         opening = tokenizer("a")["input_ids"][:1]
         self._front = opening if tokenizer.bos_token_id is not None and opening == [tokenizer.bos_token_id] else []
         self._end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-        self._prompts_cut = self._responses_cut = 0
+        self._prompts_cut = self._responses_cut = self._unknown = 0
         self._whole: list[int] = []
         self._items = [self._item(k, row) for k, row in enumerate(rows, 1)]
 
@@ -117,13 +119,15 @@ class TokenRows(Dataset[dict[str, list[int]]]):
             median=sorted(self._whole)[len(self._whole) // 2],
             prompts_cut=self._prompts_cut,
             responses_cut=self._responses_cut,
+            unknown=self._unknown,
         )
 
     def _item(self, number: int, row: Row) -> dict[str, list[int]]:
         prompt, target, ends = self._pieces(row)
         ids, answer = self._ids(prompt), self._ids(target)
         if not answer:
-            raise InputError(f"row {number}: its response is no token at all; mend or remove it")
+            raise InputError(f"{row.place or f'row {number}'}: its response is no token at all; mend or remove it")
+        self._unknown += self._tokenizer.unk_token_id in (*ids, *answer)
         answer = answer + (self._end if ends else [])
         front = self._front if not ids or ids[: len(self._front)] != self._front else []
         self._whole.append(len(front) + len(ids) + len(answer))

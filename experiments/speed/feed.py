@@ -21,7 +21,7 @@ from hyperlora.token_cache import TokenCache
 from hyperlora.tokenise import Spelling, in_pieces, whole
 from hyperlora.tokens import build_nano_tokenizer
 
-GAMES, REFERENCE_ROWS, BATCH, BATCHES = 3_000, 2_000, 16, 50
+GAMES, REFERENCE_ROWS, BATCH, BATCHES = 20_000, 2_000, 16, 50
 WHOLE, COLLATED = "whole prompts, one by one", "rows, collated"
 GOAL = 20_000
 """Prompts a second that were asked for, on two cores."""

@@ -8,10 +8,7 @@ change, so loads, swaps and evictions in other threads reach the next pass and n
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
-import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +21,9 @@ from ..inject import TARGET_MODULES
 from .async_manager import AsyncCalls
 from .backends import backend_of
 from .errors import NoRoom, ServerError
+from .made import adopted_spec, finite, fused_spec
 from .registry import AdapterRegistry
-from .residents import Resident, Residents
+from .residents import Resident, Residents, described
 from .spec import AdapterSpec, Parent
 from .weights import AdapterWeights, Pair, fuse_weights
 
@@ -89,7 +87,7 @@ class AdapterManager(AsyncCalls):
             NoRoom: see the class.
             ServerError: the server refused.
         """
-        return self._bring(name, scaling=_finite(scaling)).spec
+        return self._bring(name, scaling=finite(scaling)).spec
 
     def unload(self, name: str) -> None:
         """Forget ``name``. Passes under way end with it, and its memory is freed when the last of them does.
@@ -110,7 +108,7 @@ class AdapterManager(AsyncCalls):
         Raises:
             InputError, NoRoom, ServerError: as `load`, or ``old`` is pinned or unknown; ``old`` is served as before.
         """
-        return self._bring(new, scaling=_finite(scaling), instead_of=self._registry.require(old).name).spec
+        return self._bring(new, scaling=finite(scaling), instead_of=self._registry.require(old).name).spec
 
     def deactivate(self, name: str) -> None:
         """Leave ``name`` out of `serving` and keep it in memory; a server, which serves all it has, unloads it."""
@@ -142,16 +140,7 @@ class AdapterManager(AsyncCalls):
             InputError: as `load`, or the name is that of an adapter on disk.
             NoRoom: as `load`.
         """
-        self._registry.refuse_name(spec.name)
-        taken = self._registry.get_adapter(spec.name)
-        if taken is not None and taken.path:
-            raise InputError(f"{spec.name!r} is the name of an adapter in {taken.path}; choose another")
-        digest = hashlib.sha256()
-        for name, pair in sorted(layers.items()):
-            for tensor in pair:
-                digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-                digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        named = replace(spec, kind="generated", digest=digest.hexdigest(), path="", lineage=())
+        named = adopted_spec(spec, layers, self._registry)
         with self._loading:
             weights = self._backend.adopt(named, layers)
             with self._lock:
@@ -168,21 +157,7 @@ class AdapterManager(AsyncCalls):
             InputError: no parts, a weight that is not finite, a name that is taken by another kind of adapter, or as `load`.
             NoRoom: as `load`.
         """
-        if not weights:
-            raise InputError(f"nothing to fuse into {name!r}; name adapters and their weights")
-        self._registry.refuse_name(name)
-        taken = self._registry.get_adapter(name)
-        if taken is not None and not taken.lineage:
-            raise InputError(f"{name!r} is the name of another adapter; choose another for the fused one")
-        parents = [self._registry.require(parent) for parent in sorted(weights)]
-        lineage = tuple(Parent(spec.name, spec.digest, _finite(weights[key]))
-                        for key, spec in zip(sorted(weights), parents, strict=True))  # fmt: skip
-        digest = hashlib.sha256(json.dumps([tuple(parent) for parent in lineage]).encode()).hexdigest()
-        said = domain or "+".join(sorted({spec.domain for spec in parents}))
-        targets = tuple(sorted({target for spec in parents for target in spec.target_modules}))
-        rank = sum(spec.rank for spec in parents)
-        spec = AdapterSpec(name, "", said, rank, float(rank), targets, kind="generated", digest=digest, lineage=lineage)
-        held = self._bring(spec)
+        held = self._bring(fused_spec(name, weights, domain, self._registry))
         self._registry.register_adapter(held.spec)
         return held.spec
 
@@ -242,7 +217,7 @@ class AdapterManager(AsyncCalls):
                         self._residents.lease(resident)
                         held.append((resident, scaling))
             for name, scaling in (selection or {}).items():
-                held.append((self._bring(name, lease=True), _finite(scaling)))
+                held.append((self._bring(name, lease=True), finite(scaling)))
             yield held
         finally:
             with self._lock:
@@ -269,8 +244,8 @@ class AdapterManager(AsyncCalls):
         with self._lock:
             residents, active = self._residents, self._active
             return {
-                "loaded": [{**_described(held), "scaling": active.get(held.spec.name)} for held in residents],
-                "leaving": [_described(held) for held in residents.leaving],
+                "loaded": [{**described(held), "scaling": active.get(held.spec.name)} for held in residents],
+                "leaving": [described(held) for held in residents.leaving],
                 "bytes": residents.nbytes,
                 "limit_bytes": residents.limit_bytes,
                 "max_loaded": residents.max_loaded,
@@ -438,24 +413,3 @@ class AdapterManager(AsyncCalls):
 
 def _without(active: Mapping[str, float], name: str) -> dict[str, float]:
     return {known: scaling for known, scaling in active.items() if known != name}
-
-
-def _finite(scaling: float) -> float:
-    if not math.isfinite(scaling):
-        raise InputError(f"scaling {scaling} is not a finite number; choose another")
-    return float(scaling)
-
-
-def _described(held: Resident[AdapterWeights]) -> dict[str, Any]:
-    spec, weights = held.spec, held.weights
-    return {
-        "name": spec.name,
-        "kind": spec.kind,
-        "domain": spec.domain,
-        "digest": spec.digest,
-        "rank": weights.rank or spec.rank,
-        "bytes": weights.nbytes,
-        "leases": held.leases,
-        "pinned": held.pinned,
-        "base_checked": spec.base_digest is not None,
-    }

@@ -1,4 +1,4 @@
-"""Which adapters are in memory, in the order of their use, and who must go to make room. Bookkeeping alone, no tensors.
+"""Which adapters are in memory, in the order of their use, and who must go to make room. Bookkeeping alone.
 
 Not locked: the manager holds its lock around every call.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .errors import NoRoom
 from .spec import AdapterSpec
+from .weights import AdapterWeights
 
 
 class Sized(Protocol):
@@ -153,3 +154,19 @@ class Residents(Generic[W]):
         held.leases -= 1
         if not held.leases and held in self.leaving:
             self.leaving.remove(held)
+
+
+def described(held: Resident[AdapterWeights]) -> dict[str, Any]:
+    """An adapter in memory, JSON-ready."""
+    spec, weights = held.spec, held.weights
+    return {
+        "name": spec.name,
+        "kind": spec.kind,
+        "domain": spec.domain,
+        "digest": spec.digest,
+        "rank": weights.rank or spec.rank,
+        "bytes": weights.nbytes,
+        "leases": held.leases,
+        "pinned": held.pinned,
+        "base_checked": spec.base_digest is not None,
+    }
