@@ -17,6 +17,12 @@ Digests = NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def distinct(digests: Digests) -> Digests:
+    """The different ones, in order. By sorting: `numpy.unique` hashes integers, forty times slower where millions differ."""
+    inner = np.sort(digests)
+    return inner[np.concatenate([[True], inner[1:] != inner[:-1]])] if len(inner) else inner
+
+
 def digest(columns: Sequence[ArrayLike]) -> Digests:
     """``[n]`` one digest a row of ``columns``, each ``[n]`` numbers; all NaN are alike, and so are 0 and -0.
 

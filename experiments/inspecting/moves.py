@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bargain_env import IMPASSE_RHO
 from experiments.corpus.hashing import text_hashes
 
-from .digests import Digests, digest
+from .digests import Digests, digest, distinct
 from .games import SEATS
 from .source import Source, coded, numbers, recoded
 
@@ -63,7 +63,7 @@ class Decisions:
     @property
     def torn(self) -> int:
         """Stretches of rows beyond the first of their id."""
-        return len(self.names) - len(np.unique(self.names))
+        return len(self.names) - len(distinct(self.names))
 
 
 def tally(source: Source) -> Decisions:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.corpus.splits import TRAIN
 
-from .digests import Digests
+from .digests import Digests, distinct
 from .games import Games
 from .moves import Decisions
 from .verdicts import LEAK, NOTE, OK, Check
@@ -90,7 +90,7 @@ def _limits(games: Games) -> Check:
 def _whole_games(decisions: Decisions) -> Check:
     """Short games recur by chance where few limits are possible, within the training games as between splits."""
     title, played = "whole games twice", decisions.played
-    extra = len(played) - len(np.unique(played))
+    extra = len(played) - len(distinct(played))
     figures: dict[str, float] = {"games": len(played), "repeated": extra}
     why, between, within = f"{extra:,} of {len(played):,} games repeat another move for move", 0.0, 0.0
     if TRAIN in decisions.split_names and len(decisions.split_names) > 1:
@@ -108,7 +108,9 @@ def _whole_games(decisions: Decisions) -> Check:
 def _recurring(digests: Digests, train: NDArray[np.bool_]) -> tuple[float, float]:
     """Share of measured games whose digest a training game has, and of training games whose digest another one has."""
     values, often = np.unique(digests[train], return_counts=True)
-    return float(np.isin(digests[~train], values).mean()), float(often[often > 1].sum() / max(often.sum(), 1))
+    measured = digests[~train]
+    met = np.searchsorted(values, measured, "right") > np.searchsorted(values, measured)
+    return float(met.mean()), float(often[often > 1].sum() / max(often.sum(), 1))
 
 
 def _held_out(games: Games) -> Check:
