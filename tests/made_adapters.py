@@ -114,3 +114,13 @@ def served(manager: AdapterManager, x: Tensor, selection: Mapping[str, float] | 
     """What the manager's model gives."""
     with manager.serving(selection):
         return manager.model(x)
+
+
+def loaded(manager: AdapterManager) -> list[str]:
+    """Names of the adapters in memory, least recently used first."""
+    return [entry["name"] for entry in manager.status()["loaded"]]
+
+
+def apart(*outputs: Tensor) -> float:
+    """Smallest distance between any two; the control before an equality."""
+    return min((a - b).abs().max().item() for i, a in enumerate(outputs) for b in outputs[:i])

@@ -1,4 +1,4 @@
-"""The manager: what is served, what a failing load leaves, room, leases, fusing, bytes."""
+"""The manager: what is served, what a failing load leaves, room, leases, bytes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 
 import pytest
 import torch
-from made_adapters import LAYERS, TARGETS, WIDTH, expected, inputs, manager_of, pairs, served, stack, write
+from made_adapters import LAYERS, TARGETS, WIDTH, apart, expected, inputs, loaded, manager_of, served, stack, write
 from safetensors.torch import load_file, save_file
 
 from bargain_env.errors import InputError
-from hyperlora.adapters import AdapterManager, AdapterRegistry, AdapterSpec, NoRoom, ServerError
+from hyperlora.adapters import AdapterManager, AdapterRegistry, NoRoom
 from hyperlora.adapters.manager import FAILURES
 
 ATOL = 1e-5
@@ -24,15 +24,6 @@ ONE = LAYERS * len(TARGETS) * 2 * (2 * WIDTH) * 4
 def made(tmp_path):
     manager, registry, _ = manager_of(tmp_path, NAMES)
     return manager, registry, tmp_path
-
-
-def loaded(manager):
-    return [entry["name"] for entry in manager.status()["loaded"]]
-
-
-def apart(*outputs):
-    """Smallest distance between any two; the control before an equality."""
-    return min((a - b).abs().max().item() for i, a in enumerate(outputs) for b in outputs[:i])
 
 
 def test_serving_is_the_sum_of_the_active_adapters(made):
@@ -326,83 +317,7 @@ def test_new_files_under_a_name_are_loaded_after_a_rescan(made):
     torch.testing.assert_close(served(manager, x), new, atol=ATOL, rtol=0)
 
 
-# ---- fusing, and adapters made in memory
-
-
-def test_fuse_is_the_weighted_sum_of_the_updates(tmp_path):
-    write(tmp_path, "wide", 1, rank=5)
-    write(tmp_path, "narrow", 2, rank=1, targets=["v_proj"])
-    manager, registry, _ = manager_of(tmp_path)
-    x, parts = inputs(), {tmp_path / "wide": 0.7, tmp_path / "narrow": -0.4}
-    spec = manager.fuse("mix", {"wide": 0.7, "narrow": -0.4})
-    assert (spec.kind, spec.rank, spec.domain) == ("generated", 6, "narrow+wide")
-    assert [(p.name, p.weight) for p in spec.lineage] == [("narrow", -0.4), ("wide", 0.7)]
-    assert spec.lineage[1].digest == registry.get_adapter("wide").digest
-    want = expected(x, parts)
-    assert apart(want, expected(x, {}), expected(x, {tmp_path / "wide": 1.0})) > 0.01
-    torch.testing.assert_close(served(manager, x, {"mix": 1.0}), want, atol=ATOL, rtol=0)
-    manager.fuse("self", {"wide": 1.0})
-    with manager.lease("self") as fused, manager.lease("wide") as one:
-        assert all(torch.equal(a, b) for n in one.layers for a, b in zip(fused.layers[n], one.layers[n], strict=True))
-    assert manager.get_active_adapters() == {}
-
-
-def test_an_evicted_fused_adapter_is_made_again(made):
-    manager, registry, folder = made
-    manager.fuse("mix", {"ant": 0.5, "bee": 0.5})
-    want = served(manager, inputs(), {"mix": 1.0})
-    manager.unload("mix")
-    torch.testing.assert_close(served(manager, inputs(), {"mix": 1.0}), want, atol=ATOL, rtol=0)
-    manager.unload("mix")
-    write(folder, "bee", 99)
-    registry.rescan()
-    with pytest.raises(InputError, match="fused of another 'bee'"):
-        manager.load("mix")
-
-
-@pytest.mark.parametrize(
-    ("name", "weights", "reason"),
-    [("mix", {}, "nothing to fuse"), ("ant", {"bee": 1.0}, "another adapter"), ("mix", {"ant": float("nan")}, "finite"),
-     ("mix", {"nobody": 1.0}, "unknown adapter")],
-)  # fmt: skip
-def test_what_cannot_be_fused(made, name, weights, reason):
-    with pytest.raises(InputError, match=reason):
-        made[0].fuse(name, weights)
-
-
-def test_a_name_that_cannot_be_registered_moves_nobody(tmp_path):
-    manager, _, _ = manager_of(tmp_path, NAMES, max_loaded=1)
-    manager.load("cat")
-    for name in ("mix@0.5", ""):
-        with pytest.raises(InputError, match="stands before a rho"):
-            manager.fuse(name, {"ant": 0.5, "bee": 0.5})
-        with pytest.raises(InputError, match="stands before a rho"):
-            manager.adopt(AdapterSpec(name, "", "experts"), pairs(5))
-    assert loaded(manager) == ["cat"]
-    assert manager.get_active_adapters() == {"cat": 1.0}
-
-
-def test_an_adapter_made_in_memory_is_adopted_and_gone_when_evicted(made):
-    manager, registry, folder = made
-    x, layers = inputs(), pairs(5)
-    spec = manager.adopt(AdapterSpec("instant", "", "experts"), layers)
-    assert (spec.kind, spec.rank, registry.get_adapter("instant").domain) == ("generated", 2, "experts")
-    write(folder, "same", 5)
-    torch.testing.assert_close(  # α / r of the folder is 1.5
-        served(manager, x, {"instant": 1.5}), expected(x, {folder / "same": 1.0}), atol=ATOL, rtol=0
-    )
-    layers["layers.0.q_proj"][0].zero_()  # a copy was adopted
-    torch.testing.assert_close(
-        served(manager, x, {"instant": 1.5}), expected(x, {folder / "same": 1.0}), atol=ATOL, rtol=0
-    )
-    with pytest.raises(InputError, match="does not take"):
-        manager.adopt(AdapterSpec("wrong", "", "experts"), {"layers.9.q_proj": pairs(5)["layers.1.q_proj"]})
-    manager.unload("instant")
-    with pytest.raises(InputError, match="made in memory and are gone"):
-        manager.load("instant")
-
-
-# ---- the seed's coroutines, and servers
+# ---- the seed's coroutines, and what is told
 
 
 def test_the_coroutines_say_whether_it_worked(made):
@@ -419,91 +334,6 @@ def test_the_coroutines_say_whether_it_worked(made):
 
     assert asyncio.run(scene()) == [True, False, True, False, True]
     assert manager.get_active_adapters() == {}
-
-
-class Server:
-    """Holds adapters by name and refuses what it is told to."""
-
-    def __init__(self):
-        self.has, self.refuses, self.keeps = {}, set(), set()
-
-    def load_lora_adapter(self, adapter_path, adapter_name, scaling):
-        if adapter_name in self.refuses:
-            raise OSError("out of memory")
-        self.has[adapter_name] = (adapter_path, scaling)
-
-    def unload_lora_adapter(self, adapter_name):
-        if adapter_name in self.keeps:
-            raise OSError("in use")
-        del self.has[adapter_name]
-
-
-def test_a_server_holds_what_the_manager_says(tmp_path):
-    _, registry, _ = manager_of(tmp_path, NAMES, max_loaded=2)
-    server = Server()
-    manager = AdapterManager(server, registry)
-    manager.load("ant", 0.5)
-    manager.load("ant", 0.8)
-    manager.load("bee")
-    assert server.has == {"ant": (str(tmp_path / "ant"), 0.8), "bee": (str(tmp_path / "bee"), 1.0)}
-    server.refuses.add("dog")
-    assert asyncio.run(manager.load_adapter("dog")) is False
-    assert sorted(server.has) == ["ant", "bee"]
-    manager.load("cat")
-    assert sorted(server.has) == ["bee", "cat"]
-    assert manager.memory() == {"server": sum(registry.get_adapter(n).size_bytes for n in ("bee", "cat"))}
-    with pytest.raises(InputError, match="no adapters per row"):
-        manager.serving_rows(["bee"]).__enter__()
-    with pytest.raises(InputError, match="needs a model, or a server"):
-        AdapterManager(object(), registry)
-
-
-def leased_and_full(manager, server):
-    """A new scaling of an adapter that is leased takes room of its own."""
-    with manager.lease("ant"), manager.lease("bee"):
-        manager.load("ant", 0.25)
-
-
-def old_one_stays(manager, server):
-    server.keeps.add("ant")
-    manager.swap("ant", "cat")
-
-
-def second_victim_stays(manager, server):
-    server.keeps.add("bee")
-    manager.load("cat")
-
-
-def pinned(manager, server):
-    manager.pin("ant")
-    try:
-        manager.swap("ant", "cat")
-    finally:
-        manager.unpin("ant")
-
-
-@pytest.mark.parametrize("fail", [leased_and_full, old_one_stays, second_victim_stays, pinned])
-def test_what_fails_on_a_server_leaves_everything_as_it_was(tmp_path, fail):
-    _, registry, _ = manager_of(tmp_path, NAMES[:2])
-    write(tmp_path, "cat", 3, rank=8)
-    registry.rescan()
-    server = Server()
-    manager = AdapterManager(server, registry, limit_bytes=registry.get_adapter("cat").size_bytes + 10)
-    manager.load("ant", 0.5)
-    manager.load("bee", 0.75)
-    has, active, before = dict(server.has), manager.get_active_adapters(), manager.status()["loaded"]
-    if fail is leased_and_full:
-        manager._residents.max_loaded = 2
-    with pytest.raises((NoRoom, ServerError, InputError)):
-        fail(manager, server)
-    assert server.has == has
-    assert manager.get_active_adapters() == active
-    assert sorted(map(str, manager.status()["loaded"])) == sorted(map(str, before))
-    assert manager.status()["counts"]["evictions"] == 0
-    assert registry.loaded_adapters == ["ant", "bee"]
-    server.keeps.clear()
-    manager.load("cat")
-    assert sorted(server.has) == sorted(loaded(manager)) == ["cat"]
 
 
 def test_status_is_json(made):
