@@ -224,6 +224,6 @@ def _written(entry: Path, chunks: Iterator[Sequences], how: Spelling) -> dict[st
                 for path, kind in zip(files, (how.id_type, np.int8, np.int32, np.int32), strict=True)
             ]
             for chunk in chunks:
-                for array, values in zip(arrays, chunk, strict=True):
-                    array.append(values)
+                for array, name in zip(arrays, Sequences._fields, strict=True):
+                    array.append(getattr(chunk, name))
             return {name: array.finish() for name, array in zip(Sequences._fields, arrays, strict=True)}

@@ -241,7 +241,7 @@ class _Speller:
         where = joined((np.cumsum(lengths) - lengths)[rows], lengths[rows])
         mine = Sequences(made.ids[where], made.places[where], made.lengths[rows], made.prompt_lengths[rows])
         book = _row_by_row(table.take(rows), said[rows], self.how)
-        if not all(np.array_equal(a, b) for a, b in zip(mine, book, strict=True)):
+        if not all(np.array_equal(getattr(mine, name), getattr(book, name)) for name in Sequences._fields):
             raise Unspellable
 
 
