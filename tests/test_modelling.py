@@ -193,6 +193,9 @@ def test_it_takes_what_stands_where_nothing_better_is_to_come():
     assert (result.price == 500.0).all()
     unsure = played(games, player(Known(1e9, 500.0, likes=2)), floor=1e9, offer=500.0)
     assert np.isnan(unsure.price).all(), "the ladder never accepts"
+    oracle = Known(1e9, 500.0, likes=2)
+    told = played(games, player(oracle, threshold=0.4, handicap=10.0), floor=1e9, offer=500.0)
+    assert (told.price == 500.0).all(), "that nobody fits is 4 nats likelier, and 10 behind"
 
 
 def test_no_deal_and_no_offer_is_beyond_the_own_limit():
@@ -264,7 +267,9 @@ def test_a_capped_pool_has_as_many_styles_as_it_can():
     assert [one.name for one in pool.suited(Seat.BUYER, "paper")] == ["q"]
 
 
-@pytest.mark.parametrize("settings", [{"personas": 0}, {"threshold": -0.1}, {"trust": 0.0}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "settings", [{"personas": 0}, {"threshold": -0.1}, {"trust": 0.0}, {"temperature": 0.0}, {"handicap": -1.0}]
+)
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(InputError, match=next(iter(settings))):
         ModellingSettings(**settings)

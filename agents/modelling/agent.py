@@ -87,7 +87,7 @@ class ModellingAgent:
         self._oracle = self._given or self._models(games.seat)
         settings = self.settings
         self._recognition = Recognition(
-            self._oracle, len(self._oracle.counterparts), settings.threshold, settings.temperature
+            self._oracle, len(self._oracle.counterparts), settings.threshold, settings.temperature, settings.handicap
         )
         self._recognition.reset(games)
         self.modelled, self.decided = np.zeros((2, len(games)), dtype=np.int64)

@@ -34,11 +34,14 @@ class Recognition:
         personas: P.
         threshold: see `ModellingSettings`.
         temperature: likewise.
+        handicap: likewise.
     """
 
-    def __init__(self, witness: Witness, personas: int, threshold: float, temperature: float) -> None:
+    def __init__(
+        self, witness: Witness, personas: int, threshold: float, temperature: float, handicap: float = 0.0
+    ) -> None:
         self._witness, self._personas = witness, personas
-        self.threshold, self.temperature = threshold, temperature
+        self.threshold, self.temperature, self.handicap = threshold, temperature, handicap
         self._logs, self._heard = np.zeros((0, personas + 1)), np.zeros(0, dtype=np.int64)
 
     def reset(self, games: SeatGames) -> None:
@@ -56,7 +59,9 @@ class Recognition:
                 found = self._witness.log_likelihoods(
                     decision_after(theirs, prices[new, :turn], new), prices[new, turn]
                 )
-                self._logs[view.rows[new]] += np.round(found, LIKELIHOOD_DIGITS)
+                found = np.round(found, LIKELIHOOD_DIGITS)
+                found[:, -1] -= self.handicap
+                self._logs[view.rows[new]] += found
         self._heard[view.rows] = past
 
     def of(self, rows: Ints) -> Ints:

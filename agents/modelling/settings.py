@@ -13,8 +13,10 @@ class ModellingSettings:
 
     Attributes:
         personas: adapters that are loaded at most; each is one row more for every offer that is seen.
-        threshold: posterior below which nobody is recognised, and plain Janus plays; above 1 for always.
+        threshold: posterior below which nobody is recognised, and plain Janus plays; above 1 it always does.
         temperature: by which log-likelihoods are divided: above 1 where the posterior is too sure of itself.
+        handicap: nats an offer that the hypothesis that nobody fits is put behind: an adapter that has read all games
+            predicts better than one that has read one persona's.
         trust: chance that an opponent goes on for one more round as it is predicted to: what waiting is worth is multiplied
             by it once a round.
         horizon: decisions of the opponent that are predicted ahead.
@@ -26,6 +28,7 @@ class ModellingSettings:
     personas: int = 8
     threshold: float = 0.5
     temperature: float = 1.0
+    handicap: float = 0.0
     trust: float = 0.95
     horizon: int = 10
 
@@ -37,5 +40,7 @@ class ModellingSettings:
             raise InputError(f"threshold {self.threshold:g} must lie in [0, 2]; above 1 nobody is ever recognised")
         if not 0.0 < self.temperature <= 1e6:
             raise InputError(f"temperature {self.temperature:g} must be above 0 and finite")
+        if not 0.0 <= self.handicap <= 1e6:
+            raise InputError(f"handicap {self.handicap:g} must be 0 or more, and finite")
         if not 0.0 < self.trust <= 1.0:
             raise InputError(f"trust {self.trust:g} must lie in (0, 1]")

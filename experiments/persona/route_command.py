@@ -82,7 +82,7 @@ def route(settings: Route) -> dict[str, Any]:
     methods: dict[str, dict[str, Any]] = {KEYWORD: {"measured": False, "reason": NO_KEYWORDS}}
     bins = {}
     for method, parts in scored.items():
-        methods[method], bins[method] = _measured(parts, settings)
+        methods[method], bins[method] = _measured(method, parts, settings)
     results = {
         "schema_version": 1,
         "settings": {"games": settings.games, "answered": settings.answered, "at_offers": settings.at_offers,
@@ -122,8 +122,12 @@ def _scored(
     return found
 
 
-def _measured(parts: Parts, settings: Route) -> tuple[dict[str, Any], Any]:
+def _measured(method: str, parts: Parts, settings: Route) -> tuple[dict[str, Any], Any]:
     """The figures of one method, and the bins of its chart."""
+    handicap = 0.0
+    if method == LIKELIHOOD:  # the only one whose null hypothesis is an adapter
+        handicap = figures.handicap_of(parts[VALIDATION], settings.answered, settings.at_offers)
+    parts = {kind: figures.held_back(part, handicap) for kind, part in parts.items()}
     temperature = figures.temperature_of(parts[VALIDATION])
     validation, test, apart = (figures.routed(parts[kind], temperature) for kind in (VALIDATION, TEST, STRANGERS))
     threshold = figures.threshold_of(validation, settings.answered, settings.at_offers)
@@ -131,6 +135,7 @@ def _measured(parts: Parts, settings: Route) -> tuple[dict[str, Any], Any]:
     raw, _ = figures.reliability(figures.routed(parts[TEST], 1.0))
     return {
         "measured": True,
+        "handicap": handicap,
         "temperature": temperature,
         "threshold": threshold,
         "ece": error,
@@ -147,10 +152,11 @@ def _tell(console: Console, results: dict[str, Any], files: list[Path], settings
     for method in METHODS:
         one = methods[method]
         console.print(
-            f"{method}: temperature {one['temperature']:.3g}, threshold {one['threshold']:.3f}, ECE {one['ece']:.3f} "
-            f"({one['ece_at_temperature_1']:.3f} at temperature 1)"
+            f"{method}: handicap {one['handicap']:.3f}, temperature {one['temperature']:.3g}, "
+            f"threshold {one['threshold']:.3f}, ECE {one['ece']:.3f} ({one['ece_at_temperature_1']:.3f} at temperature 1)"
         )
     console.print("wrote " + ", ".join(map(str, files)), soft_wrap=True)
     chosen = methods[LIKELIHOOD]
     spec = f"modelling:{settings.data}?threshold={chosen['threshold']:.3f}&temperature={chosen['temperature']:.3g}"
+    spec += f"&handicap={chosen['handicap']:.3f}"
     console.print(f"next: python -m experiments.tournament --agents 'janus-nano,{spec}'", soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,29 @@ class Routed:
     def answered(self, threshold: float) -> Bools:
         """``[Q]`` where a router with this threshold does not abstain."""
         return chosen(np.stack([self.confidence, self.null], axis=1), threshold) >= 0
+
+
+def handicap_of(parts: Sequence[tuple[Group, Scored]], answered: float, seen: int) -> float:
+    """The least handicap an offer, 0 or more, under which that share of validation queries beats the null hypothesis.
+
+    An adapter that has read everybody's games predicts better than one that has read a hundredth of them, whoever plays.
+    Uncorrected, it says that nobody is known; what tells a known opponent from a stranger is by how much.
+
+    Args:
+        parts: validation queries.
+        answered: the share.
+        seen: offers after which it is taken, or the most that there are.
+    """
+    longest = min(seen, max(int(scored.seen.max()) for _, scored in parts))
+    behind = [
+        (scored.null - scored.logs.max(axis=1))[at] / longest for _, scored in parts for at in [scored.seen == longest]
+    ]
+    return max(0.0, float(np.quantile(np.concatenate(behind), answered, method="inverted_cdf")))
+
+
+def held_back(parts: Sequence[tuple[Group, Scored]], handicap: float) -> list[tuple[Group, Scored]]:
+    """The same queries with the null hypothesis so many nats an offer behind."""
+    return [(group, replace(scored, null=scored.null - handicap * scored.seen)) for group, scored in parts]
 
 
 def routed(parts: Sequence[tuple[Group, Scored]], temperature: float) -> Routed:
