@@ -243,7 +243,13 @@ def test_the_temperature_that_calibrates_is_found():
 def test_a_temperature_is_found_where_posteriors_are_too_small_for_a_float():
     scores = Scores({"a": 0.0, "b": -5000.0}, log=True)
     labelled = [(scores, "a")] * 999 + [(scores, "b")]
-    assert fitted_temperature(labelled) == pytest.approx(5000.0 / math.log(999.0), rel=1e-6)
+    assert fitted_temperature(labelled) == pytest.approx(5000.0 / math.log(999.0), rel=1e-3)
+
+
+def test_a_few_hopeless_queries_do_not_decide_on_a_temperature():
+    sure, hopeless = Scores({"a": 0.0, "b": -3.0}, log=True), Scores({"a": -1e6, "b": 0.0}, log=True)
+    labelled = [(sure, "a")] * 19 + [(sure, "b"), (hopeless, "a")]
+    assert fitted_temperature(labelled) == pytest.approx(3.0 / math.log(19.0), rel=0.05)
 
 
 def test_the_null_hypothesis_takes_its_share():

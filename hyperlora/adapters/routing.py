@@ -14,6 +14,8 @@ from .spec import AdapterSpec
 
 Route = list[tuple[str, float]]
 """Adapters by name with their confidence in [0, 1], the best first; empty where the router abstains."""
+_POINTS = 60
+"""Of the grid of temperatures on either side of 1, to a thousand and a thousandth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +97,27 @@ def chosen(shares: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     return np.where((sure >= threshold) & (sure >= shares[:, -1]), best, -1)
 
 
-def _log_posterior(scores: Scores, name: str, temperature: float) -> float:
-    """Logarithm of a confidence, finite also where the confidence itself is too small for a float."""
-    values = [*scores.values.values(), *([] if scores.null is None else [scores.null])]
-    top = max(values)
-    total = sum(math.exp((value - top) / temperature) for value in values)
-    return (scores.values[name] - top) / temperature - math.log(total)
-
-
 def fitted_temperature(labelled: Sequence[tuple[Scores, str]]) -> float:
-    """The temperature that gives labelled queries the largest mean log-posterior of their label (Guo et al. 2017).
+    """The temperature with the least mean Brier score of the posteriors, that of the null hypothesis included (Brier 1950).
 
-    A label without a score is worth nothing at any temperature and is left out. Golden-section search over the logarithm,
-    which the mean log-posterior is unimodal in; deterministic.
+    A label without a score is worth nothing at any temperature and is left out. The score of a query is at most 2: with the
+    log-posterior (Guo et al. 2017) a few queries whose own adapter finds them impossible decide for all, and nobody is
+    ever sure. Least on a grid over the logarithm, then golden-section search around it; deterministic.
     """
     usable = [(scores, name) for scores, name in labelled if name in scores.values]
 
     def loss(log_temperature: float) -> float:
-        scale = math.exp(log_temperature)
-        return -sum(_log_posterior(scores, name, scale) for scores, name in usable)
+        total = 0.0
+        for scores, name in usable:
+            shares, nobody = confidences(scores, math.exp(log_temperature))
+            total += sum(share**2 for share in shares.values()) - 2.0 * shares[name] + nobody**2
+        return total
 
-    low, high, ratio = math.log(1e-3), math.log(1e3), (math.sqrt(5.0) - 1.0) / 2.0
+    step, ratio = math.log(1e3) / _POINTS, (math.sqrt(5.0) - 1.0) / 2.0
+    best = min(range(-_POINTS, _POINTS + 1), key=lambda k: loss(k * step))
+    low, high = (best - 1) * step, (best + 1) * step
     left, right = high - ratio * (high - low), low + ratio * (high - low)
-    for _ in range(60):
+    for _ in range(40):
         if loss(left) <= loss(right):
             high, right = right, left
             left = high - ratio * (high - low)
