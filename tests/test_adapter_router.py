@@ -340,6 +340,12 @@ def test_a_pooled_adapter_may_be_the_null_hypothesis(speakers):
     scores = scorer.scores(spoken(manager, "bob"), registry.list_adapters())
     assert set(scores.values) == {"amy", "cyd"}
     assert scores.null > max(scores.values.values())
+    prepared = spoken(manager, "bob")
+    behind = Likelihood(manager, tokenizer, null="bob", handicap=0.5).scores(prepared, registry.list_adapters())
+    assert behind.null == pytest.approx(scores.null - 0.5 * len(prepared))
+    assert behind.values == scores.values
+    with pytest.raises(InputError, match="handicap"):
+        Likelihood(manager, tokenizer, handicap=-1.0)
 
 
 def test_without_evidence_the_router_abstains(speakers):

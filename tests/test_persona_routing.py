@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,9 @@ def test_the_null_hypothesis_is_handicapped_until_the_share_is_answered():
     for answered, handicap in ((0.2, 0.0), (0.5, 1.0), (0.75, 1.5), (1.0, 2.0)):
         assert handicap_of(parts, answered, 2) == handicap == handicap_of(parts, answered, 5)
         assert routed(held_back(parts, handicap), 1.0).answered(0.0).mean() >= answered
+    assert handicap_of([(group, replace(scored, seen=np.full(5, 3)))], 1.0, 2) == 4.0 / 3, (
+        "the next count that there is"
+    )
     without = Scored(scored.logs, np.full(5, -np.inf), scored.seen, scored.label)
     assert handicap_of([(group, without)], 1.0, 2) == 0.0
 

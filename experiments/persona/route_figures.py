@@ -67,13 +67,12 @@ def handicap_of(parts: Sequence[tuple[Group, Scored]], answered: float, seen: in
     Args:
         parts: validation queries.
         answered: the share.
-        seen: offers after which it is taken, or the most that there are.
+        seen: offers after which it is taken, see `threshold_of`.
     """
-    longest = min(seen, max(int(scored.seen.max()) for _, scored in parts))
-    behind = [
-        (scored.null - scored.logs.max(axis=1))[at] / longest for _, scored in parts for at in [scored.seen == longest]
-    ]
-    return max(0.0, float(np.quantile(np.concatenate(behind), answered, method="inverted_cdf")))
+    offers = np.concatenate([scored.seen for _, scored in parts])
+    behind = np.concatenate([scored.null - scored.logs.max(axis=1) for _, scored in parts])
+    count = _nearest_count(offers, seen)
+    return max(0.0, float(np.quantile(behind[offers == count], answered, method="inverted_cdf")) / count)
 
 
 def held_back(parts: Sequence[tuple[Group, Scored]], handicap: float) -> list[tuple[Group, Scored]]:
@@ -123,11 +122,14 @@ def threshold_of(found: Routed, answered: float, seen: int) -> float:
 
     Games end early: where none is so long, the longest count.
     """
-    long = found.seen >= min(seen, int(found.seen.max()))
-    shortest = int(found.seen[long].min())
-    at = found.seen == shortest
+    at = found.seen == _nearest_count(found.seen, seen)
     sure = np.where(found.confidence[at] >= found.null[at], found.confidence[at], 0.0)
     return float(np.quantile(sure, 1.0 - answered, method="lower"))
+
+
+def _nearest_count(offers: Ints, wanted: int) -> int:
+    """``wanted`` if a query has so many offers, or the next larger count that there is, or the largest."""
+    return int(offers[offers >= min(wanted, int(offers.max()))].min())
 
 
 def accuracy(found: Routed, strangers: Routed, threshold: float, seed: int) -> list[dict[str, Any]]:

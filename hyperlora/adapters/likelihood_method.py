@@ -32,6 +32,8 @@ class Likelihood:
         null: name of the pooled adapter; None for the bare base model.
         prior: prior weight of each adapter by name, 1 for those not named.
         null_prior: that of the null hypothesis.
+        handicap: nats a decision that the null hypothesis is put behind: an adapter pooled over everybody predicts better
+            than one that has read little, whoever decides.
         batch_rows: rows of a forward pass.
         max_length: longest sequence; a longer prompt loses tokens at its front.
     """
@@ -46,17 +48,20 @@ class Likelihood:
         null: str | None = None,
         prior: Mapping[str, float] | None = None,
         null_prior: float = 1.0,
+        handicap: float = 0.0,
         batch_rows: int = 64,
         max_length: int = 1024,
     ) -> None:
         bad = [name for name, weight in (prior or {}).items() if not (0.0 < weight < math.inf)]
+        if not 0.0 <= handicap < math.inf:
+            raise InputError(f"handicap {handicap} must be 0 or more, and finite")
         if bad or not 0.0 < null_prior < math.inf or batch_rows < 1 or max_length < 2:
             raise InputError(
                 f"prior weights must be above 0 and finite (wrong: {bad or null_prior}), batch_rows {batch_rows} at least 1 "
                 f"and max_length {max_length} at least 2"
             )
         self._manager, self._tokenizer, self._null = manager, tokenizer, null
-        self._prior, self._null_prior = dict(prior or {}), null_prior
+        self._prior, self._null_prior, self._handicap = dict(prior or {}), null_prior, handicap
         self._batch_rows, self._max_length = batch_rows, max_length
 
     def prepare(self, query: Any) -> list[Answered]:
@@ -81,7 +86,8 @@ class Likelihood:
             return Scores(log=True, reason="nothing was seen yet")
         found = self.log_likelihoods(prepared, [*names, self._null])
         joint = {n: v + math.log(self._prior.get(n, 1.0)) for n, v in zip(names, found[:-1], strict=True)}
-        return Scores(joint, log=True, null=found[-1] + math.log(self._null_prior))
+        behind = self._handicap * len(prepared)
+        return Scores(joint, log=True, null=found[-1] + math.log(self._null_prior) - behind)
 
     @torch.no_grad()
     def log_likelihoods(self, prepared: list[Answered], names: Sequence[str | None]) -> list[float]:
