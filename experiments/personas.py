@@ -109,8 +109,11 @@ class Train:
     """Rows a step of each persona's adapter."""
     together: int = 10
     """Personas that train at once, each as if alone; it changes the rounding, and how fast it goes."""
+    start: training.Start = "pooled"
+    """What a persona's adapter starts from: ``pooled`` is the adapter for all, so that it learns only what sets its persona
+    apart; ``base`` knows nobody."""
     pooled_epochs: int = 2
-    """Passes of the adapter for all and of the HyperLoRA; 0 for neither."""
+    """Passes of the adapter for all and of the HyperLoRA; 0 for neither, which needs --start base."""
     pooled_batch_size: int = 32
     """Rows a step of these two."""
     seed: int = 0
@@ -257,6 +260,8 @@ def train(settings: Train) -> dict[str, Any]:
         KeyboardInterrupt: as it came, with a message that says how to continue.
     """
     require_least(settings, {"together": 1, "pooled_epochs": 0, "pooled_batch_size": 1})
+    if settings.start == "pooled" and not settings.pooled_epochs:
+        raise InputError("--start pooled needs the adapter for all; give --pooled-epochs at least 1, or --start base")
     markers(settings.prompt_format)
     plan, data = plan_of(settings), read_data(settings.data)
     console = cli.console(settings.quiet or settings.json)
@@ -264,15 +269,14 @@ def train(settings: Train) -> dict[str, Any]:
     with locked(settings.data / LOCK, _busy(settings.data)):
         claim(settings.data / TRAINED, _identity(settings, data.digest))
         try:
-            done: dict[str, Any] = {
-                "personas": training.train_personas(
-                    data, settings.model_name, settings.prompt_format, plan, settings.together, tell
-                )
-            }
-            if settings.pooled_epochs:
+            done: dict[str, Any] = {}
+            if settings.pooled_epochs:  # first, as the others may start from it
                 pooled = training.pooled_plan(plan, settings.pooled_epochs, settings.pooled_batch_size)
                 for name, work in ((POOLED, training.train_pooled), (HYPERLORA, training.train_gated)):
                     done[name] = work(data, settings.model_name, settings.prompt_format, pooled, tell)
+            done["personas"] = training.train_personas(
+                data, settings.model_name, settings.prompt_format, plan, settings.together, settings.start, tell
+            )
         except KeyboardInterrupt:
             command = shlex.join(["python", "-m", "experiments.personas", *sys.argv[1:]])
             raise KeyboardInterrupt(f"interrupted; finished adapters are kept, continue with: {command}") from None
@@ -318,8 +322,8 @@ def evaluate(settings: Eval) -> dict[str, Any]:
     out = cli.output_folder(settings.out or settings.data)
     arms = Arms(data, trained.model_name, trained.prompt_format, settings.decode)
     found = evaluating.evaluate(
-        arms, _curve(settings, data.settings["games"]), settings.curve_personas, plan_of(trained), settings.seed,
-        lambda text: console.print(text, soft_wrap=True),
+        arms, _curve(settings, data.settings["games"]), settings.curve_personas, plan_of(trained), trained.start,
+        settings.seed, lambda text: console.print(text, soft_wrap=True),
     )  # fmt: skip
     rows = evaluating.summary_rows(found)
     files = evaluating.write_results(found, rows, arms, out)
@@ -360,7 +364,10 @@ def _trained(folder: Path, digest: str) -> Train:
     about = json.loads(path.read_text())
     if about["data_sha256"] != digest:
         raise InputError(f"adapters in {folder} were trained on other games than lie there; train in a new folder")
-    chosen = {name: about[name] for name in Train.__dataclass_fields__ if name in about}
+    chosen = {name: about.get(name) for name in Train.__dataclass_fields__ if name not in FREE}
+    unsaid = [name for name in chosen if name not in about]
+    if unsaid:
+        raise InputError(f"{path} does not say {unsaid[0]}: another version trained there; train in a new folder")
     return Train(**{**chosen, "data": folder, "target_modules": tuple(about["target_modules"])})
 
 

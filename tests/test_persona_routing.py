@@ -72,7 +72,7 @@ def trained(tmp_path_factory):
     """Two personas of each seat, barely trained."""
     folder = tmp_path_factory.mktemp("routing") / "made"
     command("make", "--out", folder, "--personas", 4, "--games", 3, "--scenario", "paper", "--max-turns", 8, "--quiet")
-    command("train", folder, "--epochs", 1, "--pooled-epochs", 0, "--threads", 1, "--quiet")
+    command("train", folder, "--epochs", 1, "--start", "base", "--pooled-epochs", 0, "--threads", 1, "--quiet")
     return folder
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import agents
 from bargain_env.errors import InputError
@@ -200,7 +201,7 @@ def test_a_curve_beyond_the_games_is_refused_before_any_arm_is_asked(made):
     arms = SimpleNamespace(data=read_data(made), names=["baseline"])  # has nothing that could be asked
     for games in ([2, 5], [0, 2]):
         with pytest.raises(InputError, match="but a persona has 4"):
-            evaluate(arms, games, 2, LoRAPlan(), 0, print)
+            evaluate(arms, games, 2, LoRAPlan(), "base", 0, print)
 
 
 def test_groups_hold_everybody_once_and_do_not_depend_on_what_is_done(made):
@@ -339,6 +340,33 @@ def test_times_of_several_runs_add_up(tmp_path):
         times(tmp_path)
 
 
+def test_adapters_start_from_the_one_for_all_or_from_the_base(trained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    shutil.rmtree(copy / "lora_per_user")
+    (copy / "train.json").unlink()
+    command("train", copy, *TRAINING, "--lr", 0.0)
+    everybody = load_file(copy / "lora_all" / "adapter_model.safetensors")
+    own = [load_file(path) for path in sorted(copy.glob("lora_per_user/*/adapter_model.safetensors"))]
+    assert len(own) == 3
+    assert all(torch.equal(one[name], value) for one in own for name, value in everybody.items())
+    shutil.rmtree(copy / "lora_per_user")
+    (copy / "train.json").unlink()
+    command("train", copy, *TRAINING, "--lr", 0.0, "--start", "base")
+    own = [load_file(path) for path in sorted(copy.glob("lora_per_user/*/adapter_model.safetensors"))]
+    assert all(not value.any() for one in own for name, value in one.items() if "lora_B" in name)
+
+
+def test_what_another_version_trained_is_not_guessed_at(trained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    about = json.loads((copy / "train.json").read_text())
+    about.pop("start")
+    (copy / "train.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"train\.json does not say start"):
+        command("eval", copy, "--quiet")
+
+
 @pytest.mark.parametrize(
     ("folder", "file"),
     [
@@ -405,6 +433,8 @@ def test_steps_in_the_wrong_order_say_what_to_run_first(made, tmp_path):
         command("train", made, "--threads", 0)
     with pytest.raises(InputError, match="rank 0"):
         command("train", made, "--rank", 0)
+    with pytest.raises(InputError, match="--start pooled needs the adapter for all"):
+        command("train", made, "--pooled-epochs", 0)
     assert not (made / "lora_per_user").exists()
 
 

@@ -30,6 +30,7 @@ from experiments.persona.measures import (
 )
 from hyperlora.adapters.likelihood import row_losses, under_adapters
 from hyperlora.adapters.many import LoRAPlan, train_many
+from hyperlora.adapters.peft_folder import LoRA
 from hyperlora.adapters.rows import stack_adapters
 
 Floats = NDArray[np.float64]
@@ -89,7 +90,13 @@ class Evaluation:
 
 
 def evaluate(
-    arms: Arms, curve_games: Sequence[int], curve_personas: int, plan: LoRAPlan, seed: int, tell: Tell
+    arms: Arms,
+    curve_games: Sequence[int],
+    curve_personas: int,
+    plan: LoRAPlan,
+    start: training.Start,
+    seed: int,
+    tell: Tell,
 ) -> Evaluation:
     """Ask every arm, and train on fewer games what the curve needs.
 
@@ -106,7 +113,8 @@ def evaluate(
     train_rows = data.rows("train")
     gains = np.stack([_gain(arms, train_rows), _gain(arms, rows)], axis=1)
     folders = [data.folder / PER_USER / persona.id for persona in data.personas]
-    curve = games_curve(arms, curve_games, curve_personas, plan, tell) if curve_games else {}
+    first = training.start_of(data.folder, start)
+    curve = games_curve(arms, curve_games, curve_personas, plan, first, tell) if curve_games else {}
     return Evaluation(
         data, arms.names, arms.truth(rows), predicted, gains, curve, training.stored_bytes(folders),
         arms.model.base_digest, seed,
@@ -120,10 +128,13 @@ def _gain(arms: Arms, rows: NDArray[np.int64]) -> Floats:
     return np.bincount(owner, weights=each, minlength=count) / np.bincount(owner, minlength=count)
 
 
-def games_curve(arms: Arms, games: Sequence[int], count: int, plan: LoRAPlan, tell: Tell) -> dict[int, Floats]:
+def games_curve(
+    arms: Arms, games: Sequence[int], count: int, plan: LoRAPlan, start: LoRA | None, tell: Tell
+) -> dict[int, Floats]:
     """Gain on the test rows after training on fewer games: by number of games, nats a decision of each sampled persona.
 
-    Validation rows stay the same. The whole number of training games is what ``lora_per_user`` holds, and not trained anew.
+    Validation rows stay the same, and so does what training starts from. The whole number of training games is what
+    ``lora_per_user`` holds, and not trained anew.
 
     Raises:
         InputError: more games than there are to train on.
@@ -134,7 +145,7 @@ def games_curve(arms: Arms, games: Sequence[int], count: int, plan: LoRAPlan, te
         adapters = [arms.own[k] for k in who]
         if number < most:
             pupils = [training.pupil(data, k, number) for k in who]
-            adapters = [one.lora for one in train_many(arms.model, arms.dataset, pupils, plan)]
+            adapters = [one.lora for one in train_many(arms.model, arms.dataset, pupils, plan, start=start)]
         weights = stack_adapters([lora.scaled() for lora in adapters])
         gains = []
         for place, k in enumerate(who):

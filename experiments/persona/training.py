@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, PersonaData,
 from hyperlora.adapters.folders import META
 from hyperlora.adapters.likelihood import row_losses
 from hyperlora.adapters.many import LoRAPlan, Pupil, Trained, train_many
-from hyperlora.adapters.peft_folder import write_peft
+from hyperlora.adapters.peft_folder import LoRA, read_peft, write_peft
 from hyperlora.adapters.rows import inject_rows
 from hyperlora.base import load_base
 from hyperlora.binding import bind_rho
@@ -34,6 +34,7 @@ RECORD = "training.json"
 TIMES = "training_times.json"
 """Beside the adapters and not in them: their bytes are the same however long it took."""
 Tell = Callable[[str], None]
+Start = Literal["pooled", "base"]
 
 
 def groups_of(data: PersonaData, together: int) -> list[list[int]]:
@@ -48,9 +49,18 @@ def groups_of(data: PersonaData, together: int) -> list[list[int]]:
 
 
 def train_personas(
-    data: PersonaData, model_name: str, prompt_format: int, plan: LoRAPlan, together: int, tell: Tell
+    data: PersonaData, model_name: str, prompt_format: int, plan: LoRAPlan, together: int, start: Start, tell: Tell
 ) -> dict[str, Any]:
     """An adapter in ``lora_per_user/ID`` for every persona that has none yet.
+
+    Args:
+        data: the personas and their games.
+        model_name: of the base.
+        prompt_format: of the prompts.
+        plan: how each is trained.
+        together: how many at once.
+        start: what they start from; ``pooled`` needs ``lora_all``.
+        tell: hears how far it is.
 
     Returns:
         How many were trained now, in how many seconds and steps.
@@ -67,10 +77,11 @@ def train_personas(
     model, tokenizer = load_base(model_name)
     dataset = data.dataset(tokenizer, prompt_format)
     inject_rows(model, plan.target_modules)
+    first = start_of(data.folder, start)
     trained = steps = 0
     for group in waiting:
         started = time.perf_counter()
-        found = train_many(model, dataset, [pupil(data, k) for k in group], plan)
+        found = train_many(model, dataset, [pupil(data, k) for k in group], plan, start=first)
         for k, one in zip(group, found, strict=True):
             save(adapter_folder(data, k), one, model, plan, data.digest, meta_of(data.personas[k]))
         add_time(data.folder, PER_USER, len(group), time.perf_counter() - started, sum(one.steps for one in found))
@@ -81,6 +92,15 @@ def train_personas(
             f"{done + trained} of {len(data.personas)} adapters, {trained / seconds:.2f} a second, {left:,.0f} s to go"
         )
     return {"trained": trained, "seconds": time.perf_counter() - began, "steps": steps}
+
+
+def start_of(folder: Path, start: Start) -> LoRA | None:
+    """What the adapters of personas start from; None for fresh weights.
+
+    Raises:
+        InputError: ``lora_all`` is wanted and is not there, or is damaged.
+    """
+    return read_peft(folder / POOLED) if start == "pooled" else None
 
 
 def pupil(data: PersonaData, k: int, games: int | None = None) -> Pupil:

@@ -128,6 +128,7 @@ def train_many(
     pupils: Sequence[Pupil],
     plan: LoRAPlan,
     on_step: Callable[[int, int], object] = lambda step, steps: None,
+    start: LoRA | None = None,
 ) -> list[Trained]:
     """Train an adapter for each pupil, all at once.
 
@@ -137,9 +138,10 @@ def train_many(
         pupils: at least one; names differ.
         plan: how.
         on_step: called after each step with its number and that of the longest pupil.
+        start: an adapter of the plan's layers, rank and α that every pupil starts from; None for `fresh` weights.
 
     Raises:
-        InputError: a pupil without rows, or two of one name.
+        InputError: a pupil without rows, two of one name, or a start of another shape.
         TrainingDiverged: a loss is not finite; names the pupil and the step.
     """
     if len({pupil.name for pupil in pupils}) < len(pupils) or not pupils:
@@ -147,8 +149,10 @@ def train_many(
     empty = [pupil.name for pupil in pupils if not len(pupil.train)]
     if empty:
         raise InputError(f"{empty[0]} has no rows to train on; give it more games")
+    if start is not None:
+        _require_shape(model, plan, start)
     model.requires_grad_(False)
-    group = _Group(model, dataset, pupils, plan)
+    group = _Group(model, dataset, pupils, plan, start)
     model.train()
     try:
         for step in range(group.longest):
@@ -176,15 +180,28 @@ def fresh(model: nn.Module, plan: LoRAPlan, name: str) -> dict[str, tuple[Tensor
     return drawn
 
 
+def _require_shape(model: nn.Module, plan: LoRAPlan, start: LoRA) -> None:
+    wanted = dict.fromkeys(row_layers(model), (plan.rank, plan.alpha / plan.rank))
+    given = {name: (a.shape[0], start.scaling[name]) for name, (a, _) in start.layers.items()}
+    if wanted != given:
+        wrong = next(name for name in (*wanted, *given) if wanted.get(name) != given.get(name))
+        raise InputError(
+            f"the adapter to start from does not fit at {wrong}: (rank, scaling) is {given.get(wrong)} there, and "
+            f"{wanted.get(wrong)} is to be trained"
+        )
+
+
 class _Group:
     """N adapters in lockstep; see `train_many`. Stacks have the adapters on their first axis."""
 
-    def __init__(self, model: Any, dataset: NegotiationDataset, pupils: Sequence[Pupil], plan: LoRAPlan) -> None:
+    def __init__(
+        self, model: Any, dataset: NegotiationDataset, pupils: Sequence[Pupil], plan: LoRAPlan, start: LoRA | None
+    ) -> None:
         self.model, self.dataset, self.pupils, self.plan = model, dataset, list(pupils), plan
         self.device = next(model.parameters()).device
         self.scaling = plan.alpha / plan.rank
-        started = [fresh(model, plan, pupil.name) for pupil in self.pupils]
-        self.layers = list(started[0])
+        started = [fresh(model, plan, p.name) if start is None else start.layers for p in self.pupils]
+        self.layers = list(row_layers(model))
         self.stacks = [
             torch.stack([single[name][half] for single in started]).to(self.device)
             for name in self.layers

@@ -1,5 +1,7 @@
 """Many adapters trained at once: each as if alone, and as PEFT with torch's own optimizer trains it."""
 
+from dataclasses import replace
+
 import numpy as np
 import peft
 import pyarrow as pa
@@ -132,6 +134,27 @@ def test_it_is_what_peft_and_torch_train(dataset):
             assert (x - y).abs().max() < 2e-4
 
 
+def test_a_start_is_where_everybody_starts(dataset):
+    start = trained(dataset, pupils()[:1])[0].lora
+    model = inject_rows(tiny())
+    still = train_many(model, dataset, pupils(), replace(PLAN, lr=0.0), start=start)
+    for found in still:
+        for name, pair in start.layers.items():
+            assert all(torch.equal(x, y) for x, y in zip(pair, found.lora.layers[name], strict=True))
+    moved = train_many(inject_rows(tiny()), dataset, pupils(), PLAN, start=start)
+    one, two, _ = moved
+    assert gap(one, two) > 1e-3
+    assert max(gap(found, still[0]) for found in moved) > 1e-3
+    assert moved[1].train_losses[0] != trained(dataset, pupils())[1].train_losses[0]
+
+
+@pytest.mark.parametrize("changed", [{"rank": 2}, {"alpha": 4.0}])
+def test_a_start_of_another_shape_is_refused(dataset, changed):
+    start = trained(dataset, pupils()[:1])[0].lora
+    with pytest.raises(InputError, match=r"does not fit at .*q_proj"):
+        train_many(inject_rows(tiny()), dataset, pupils(), replace(PLAN, **changed), start=start)
+
+
 def test_validation_chooses_the_epoch(dataset):
     rows = np.arange(8)
     plan = LoRAPlan(rank=4, alpha=8, epochs=4, batch_size=4, lr=0.3, warmup_steps=0, seed=1)  # far too high on purpose
@@ -140,8 +163,6 @@ def test_validation_chooses_the_epoch(dataset):
 
 
 def test_dropout_changes_the_training_and_evaluation_has_none(dataset):
-    from dataclasses import replace
-
     with_it, without = trained(dataset, pupils()[:1]), trained(dataset, pupils()[:1], replace(PLAN, dropout=0.0))
     assert gap(with_it[0], without[0]) > 1e-4
 
