@@ -186,6 +186,49 @@ def test_learned_centroids_tell_styles_apart_and_know_what_they_do_not_know(tmp_
     assert router.select(stranger) == []
 
 
+class Said:
+    """A method that finds what it is asked."""
+
+    threshold = 0.0
+
+    def prepare(self, query):
+        return query
+
+    def scores(self, prepared, specs):
+        return prepared
+
+
+def test_who_resembles_two_is_no_stranger(tmp_path):
+    router = AdapterRouter(registry_of(tmp_path, [AdapterSpec(n, "", n) for n in "ab"]), scorer=Said())
+    either = {"a": math.log(0.3), "b": math.log(0.3)}
+    assert router.select(Scores(either, log=True, null=math.log(0.4))) == [
+        ("a", pytest.approx(0.3)),
+        ("b", pytest.approx(0.3)),
+    ]
+    assert router.select(Scores(either, log=True, null=math.log(0.7))) == []
+    router.known = 0.4
+    assert [name for name, _ in router.select(Scores(either, log=True, null=math.log(0.7)))] == ["a", "b"]
+
+
+def test_the_null_of_learned_centroids_is_somebody_new_of_their_kind(tmp_path):
+    draw = np.random.default_rng(0)
+    specs = [AdapterSpec(f"p{k}", "", "d") for k in range(30)]
+    centres = draw.normal(0.0, 3.0, (30, 2))
+    method = Embeddings(AsIs())
+    method.learn({s.name: list(c + draw.normal(0.0, 0.3, (20, 2))) for s, c in zip(specs, centres, strict=True)})
+    scores = method.scores(centres[0], specs)
+    assert max(scores.values, key=scores.values.get) == "p0"
+    assert scores.values["p0"] - scores.null == pytest.approx(
+        2 * math.log(3.0 / 0.3), abs=1.5
+    )  # the ratio of densities
+    known = [centre + draw.normal(0.0, 0.3, 2) for centre in centres for _ in range(5)]
+    strange = list(draw.normal(0.0, 3.0, (150, 2)))
+    here, there = (
+        np.array([1.0 - confidences(method.scores(x, specs), None)[1] for x in some]) for some in (known, strange)
+    )
+    assert (here[:, None] > there).mean() > 0.8
+
+
 class AsIs:
     """A client whose queries are vectors."""
 

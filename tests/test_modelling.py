@@ -253,9 +253,10 @@ def test_posteriors_are_the_confidences_of_the_router():
     for row, one, none in zip(shares, logs, null, strict=True):
         found, rest = confidences(Scores(dict(zip("abc", one, strict=True)), log=True, null=none), 1.7)
         np.testing.assert_allclose(row, [*found.values(), rest])
-    for row, who in zip(shares, chosen(shares, 0.4), strict=True):
+    for row, who in zip(shares, chosen(shares, 0.4, 0.5), strict=True):
         best = row[:-1].max()
-        assert who == (row[:-1].argmax() if best >= 0.4 and best >= row[-1] else -1)
+        assert who == (row[:-1].argmax() if best >= 0.4 and row[-1] <= 0.5 else -1)
+    assert chosen(np.array([[0.0, 0.0, 1.0]]), 0.0, 0.0).tolist() == [-1], "nothing speaks for either"
 
 
 def test_a_capped_pool_has_as_many_styles_as_it_can():
@@ -268,7 +269,8 @@ def test_a_capped_pool_has_as_many_styles_as_it_can():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"personas": 0}, {"threshold": -0.1}, {"trust": 0.0}, {"temperature": 0.0}, {"handicap": -1.0}]
+    "settings",
+    [{"personas": 0}, {"threshold": -0.1}, {"known": 1.1}, {"trust": 0.0}, {"temperature": 0.0}, {"handicap": -1.0}],
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(InputError, match=next(iter(settings))):

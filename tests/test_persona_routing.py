@@ -13,8 +13,9 @@ from agents.modelling import Counterpart
 from bargain_env.errors import InputError
 from experiments import cli, personas
 from experiments.persona import routing
-from experiments.persona.route_figures import accuracy, handicap_of, held_back, reliability, routed, threshold_of
-from experiments.persona.routing import NOVEL, Group, Scored
+from experiments.persona.folder import read_data
+from experiments.persona.route_figures import accuracy, handicap_of, held_back, known_of, reliability, routed
+from experiments.persona.routing import NOVEL, Group, Scored, left_out
 
 
 def command(*words):
@@ -34,18 +35,24 @@ def test_figures_by_hand():
     found = routed(
         [(GROUP, scored([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.1, 0.7, 0.2]], [0, 1, 2, 2]))], 1.0
     )
+    found = replace(found, null=np.array([0.1, 0.8, 0.0, 0.4]))
     assert found.top1.tolist() == [True, False, True, False]
     assert found.family.tolist() == [True, True, True, False]
     assert found.confidence == pytest.approx([0.6, 0.5, 0.6, 0.7])
-    apart = routed([(GROUP, scored([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05]], [-1, -1]))], 1.0)
-    [row] = accuracy(found, apart, 0.55, 0)
+    strange = [[0.1, 0.1, 0.1], [0.6, 0.2, 0.1]]
+    apart = routed([(GROUP, scored(strange, [-1, -1], null=np.log(0.5)))], 1.0)
+    [row] = accuracy(found, {"strangers": apart}, 0.5, 0)
     shown = {name: row[name] for name in ("offers", "games", "top1", "top3", "family", "abstained", "top1_answered")}
     assert shown == pytest.approx(
         {"offers": 1, "games": 4, "top1": 0.5, "top3": 1.0, "family": 0.75, "abstained": 0.25, "top1_answered": 2 / 3}
     )
     assert row["chance_top1"] == pytest.approx(1 / 3)
     assert row["chance_family"] == pytest.approx((2 / 3 + 2 / 3 + 1 / 3 + 1 / 3) / 4)
+    assert apart.null == pytest.approx([0.5 / 0.8, 0.5 / 1.4])
     assert (row["strangers"], row["abstained_strangers"]) == (2, 0.5)
+    assert row["auroc_strangers"] == pytest.approx((3 + 2) / 8), (
+        "of 8 pairs, in so many the stranger is the stranger one"
+    )
     error, bins = reliability(found)
     assert [b["queries"] for b in bins] == [1, 2, 1]
     assert error == pytest.approx((abs(0 - 0.5) + 2 * abs(1 - 0.6) + abs(0 - 0.7)) / 4)
@@ -59,12 +66,20 @@ def test_a_query_that_is_like_nobody_is_nobody():
     assert not found.answered(0.0)[0]
 
 
-def test_the_threshold_answers_the_share_that_was_asked_for():
-    shares = [[x, (1 - x) / 2, (1 - x) / 2] for x in np.linspace(0.4, 0.95, 10)]
-    found = routed([(GROUP, scored(shares, [0] * 10, seen=5))], 1.0)
-    assert found.answered(threshold_of(found, 0.9, 5)).mean() == pytest.approx(0.9, abs=0.1)
-    assert found.answered(threshold_of(found, 1.0, 5)).all()
-    assert found.answered(threshold_of(found, 0.5, 8)).mean() == pytest.approx(0.5, abs=0.1), "the longest games count"
+def test_as_many_are_known_as_was_asked_for():
+    shares = [[x / 3, x / 3, x / 3] for x in np.linspace(0.1, 0.95, 10)]  # who of them it is stays open
+    found = routed([(GROUP, scored(shares, [0] * 10, seen=5, null=np.log(0.5)))], 1.0)
+    assert found.answered(known_of(found, 0.9, 5)).mean() == pytest.approx(0.9, abs=0.1)
+    assert found.answered(known_of(found, 1.0, 5)).all()
+    assert found.answered(known_of(found, 0.5, 8)).mean() == pytest.approx(0.5, abs=0.1), "the longest games count"
+
+
+def test_without_their_family_personas_are_strangers():
+    found = left_out(GROUP, scored([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]], [1, 2]))
+    assert np.exp(found.logs) == pytest.approx(np.array([[0.0, 0.0, 0.1], [0.2, 0.2, 0.0]]))
+    assert found.label.tolist() == [-1, -1]
+    alone = Group("buyer", "paper", MEMBERS[:2])  # both of one family: nobody else is left
+    assert len(left_out(alone, scored([[0.6, 0.4]], [0])).logs) == 0
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +118,8 @@ def test_routes_from_end_to_end(trained, tmp_path, monkeypatch, capsys):
     command(*words, "--out", tmp_path)
     said = capsys.readouterr().out
     assert "keyword: not measured; offers hold no words" in said
-    assert f"modelling:{trained}?threshold=" in said.replace("\n", "")
-    results = json.loads((tmp_path / "router_results.json").read_text())
+    assert f"modelling:{trained}?known=" in said.replace("\n", "")
+    results, cast = json.loads((tmp_path / "router_results.json").read_text()), read_data(trained).personas
     assert results["left_out"] == 0
     assert [g["personas"] for g in results["groups"]] == [2, 2]
     assert not results["methods"]["keyword"]["measured"]
@@ -113,6 +128,7 @@ def test_routes_from_end_to_end(trained, tmp_path, monkeypatch, capsys):
         assert [row["offers"] for row in rows] == [1, 2, 3][: len(rows)]
         assert rows[0]["games"] == 4
         assert rows[0]["strangers"] == 4
+        assert rows[0]["left_out"] == sum(any(p.seat == q.seat and p.family != q.family for q in cast) for p in cast)
         assert all(row["chance_top1"] == 0.5 and row["top3"] in (0.0, 0.25, 0.5, 0.75, 1.0) for row in rows)
     assert (tmp_path / "router_calibration.png").stat().st_size > 1000
     drawn = list(csv.DictReader((tmp_path / "router_calibration.csv").open()))

@@ -85,10 +85,7 @@ class ModellingAgent:
         self.janus.reset(games)
         self._rho = np.broadcast_to(check_rho(self.janus.rho), len(games)).astype(np.float64)
         self._oracle = self._given or self._models(games.seat)
-        settings = self.settings
-        self._recognition = Recognition(
-            self._oracle, len(self._oracle.counterparts), settings.threshold, settings.temperature, settings.handicap
-        )
+        self._recognition = Recognition(self._oracle, len(self._oracle.counterparts), self.settings)
         self._recognition.reset(games)
         self.modelled, self.decided = np.zeros((2, len(games)), dtype=np.int64)
 

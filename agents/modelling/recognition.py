@@ -10,6 +10,7 @@ from bargain_env.policy import Floats, Ints, SeatGames, SeatView
 from hyperlora.adapters.routing import chosen, posteriors
 
 from .outside import decision_after, other_seat
+from .settings import ModellingSettings
 
 LIKELIHOOD_DIGITS = 3
 """Decimals that log-likelihoods are summed with: the rest is rounding of float32."""
@@ -32,16 +33,11 @@ class Recognition:
     Args:
         witness: of the offers.
         personas: P.
-        threshold: see `ModellingSettings`.
-        temperature: likewise.
-        handicap: likewise.
+        settings: `ModellingSettings.threshold`, ``known``, ``temperature`` and ``handicap``.
     """
 
-    def __init__(
-        self, witness: Witness, personas: int, threshold: float, temperature: float, handicap: float = 0.0
-    ) -> None:
-        self._witness, self._personas = witness, personas
-        self.threshold, self.temperature, self.handicap = threshold, temperature, handicap
+    def __init__(self, witness: Witness, personas: int, settings: ModellingSettings) -> None:
+        self._witness, self._personas, self.settings = witness, personas, settings
         self._logs, self._heard = np.zeros((0, personas + 1)), np.zeros(0, dtype=np.int64)
 
     def reset(self, games: SeatGames) -> None:
@@ -60,13 +56,13 @@ class Recognition:
                     decision_after(theirs, prices[new, :turn], new), prices[new, turn]
                 )
                 found = np.round(found, LIKELIHOOD_DIGITS)
-                found[:, -1] -= self.handicap
+                found[:, -1] -= self.settings.handicap
                 self._logs[view.rows[new]] += found
         self._heard[view.rows] = past
 
     def of(self, rows: Ints) -> Ints:
         """Number of the persona that each of these games' opponent is taken for; -1 for none."""
-        logs = self._logs[rows]
-        shares = posteriors(logs[:, :-1], logs[:, -1], self.temperature)
-        known = chosen(np.round(shares, 6), self.threshold)
-        return np.where((self._logs[rows] != 0.0).any(axis=1), known, -1)
+        logs, settings = self._logs[rows], self.settings
+        shares = posteriors(logs[:, :-1], logs[:, -1], settings.temperature)
+        found = chosen(np.round(shares, 6), settings.threshold, settings.known)
+        return np.where((logs != 0.0).any(axis=1), found, -1)

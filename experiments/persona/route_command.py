@@ -28,12 +28,13 @@ from .routing import (
     by_embedding,
     by_likelihood,
     groups,
+    left_out,
     queries,
     strangers,
 )
 
 RESULTS = "router_results.json"
-TEST, VALIDATION, STRANGERS = "test", "val", "strangers"
+TEST, VALIDATION, STRANGERS, LEFT_OUT = "test", "val", "strangers", "left_out"
 METHODS = (LIKELIHOOD, EMBEDDING)
 
 
@@ -48,7 +49,7 @@ class Route:
     games: int = 2
     """Test, validation and held-out games of each opponent at most; each offer costs a row for every rival."""
     answered: float = 0.9
-    """Share of validation games that are to be answered: it sets the threshold below which a router abstains."""
+    """Share of validation games that are to be answered: it sets how likely an opponent must be somebody known."""
     at_offers: int = 5
     """Offers after which that share is taken: 1, 2, 3, 5, 8 or 10."""
     seed: int = 0
@@ -62,7 +63,7 @@ class Route:
 
 
 def route(settings: Route) -> dict[str, Any]:
-    """Score, choose temperature and threshold on validation games, measure on test games, write.
+    """Score, choose when to abstain on validation games, measure on test games, write.
 
     Raises:
         InputError: a setting is out of range, files are missing, damaged or of another run, or there is nobody to tell
@@ -129,19 +130,22 @@ def _measured(method: str, parts: Parts, settings: Route) -> tuple[dict[str, Any
         handicap = figures.handicap_of(parts[VALIDATION], settings.answered, settings.at_offers)
     parts = {kind: figures.held_back(part, handicap) for kind, part in parts.items()}
     temperature = figures.temperature_of(parts[VALIDATION])
-    validation, test, apart = (figures.routed(parts[kind], temperature) for kind in (VALIDATION, TEST, STRANGERS))
-    threshold = figures.threshold_of(validation, settings.answered, settings.at_offers)
+    parts[LEFT_OUT] = [(group, left_out(group, scored)) for group, scored in parts[TEST]]
+    validation, test, *apart = (
+        figures.routed(parts[kind], temperature) for kind in (VALIDATION, TEST, STRANGERS, LEFT_OUT)
+    )
+    known = figures.known_of(validation, settings.answered, settings.at_offers)
     error, bins = figures.reliability(test)
     raw, _ = figures.reliability(figures.routed(parts[TEST], 1.0))
     return {
         "measured": True,
         "handicap": handicap,
         "temperature": temperature,
-        "threshold": threshold,
+        "known": known,
         "ece": error,
         "ece_at_temperature_1": raw,
         "bins": bins,
-        "by_offers": figures.accuracy(test, apart, threshold, settings.seed),
+        "by_offers": figures.accuracy(test, dict(zip((STRANGERS, LEFT_OUT), apart, strict=True)), known, settings.seed),
     }, (error, bins)
 
 
@@ -153,10 +157,10 @@ def _tell(console: Console, results: dict[str, Any], files: list[Path], settings
         one = methods[method]
         console.print(
             f"{method}: handicap {one['handicap']:.3f}, temperature {one['temperature']:.3g}, "
-            f"threshold {one['threshold']:.3f}, ECE {one['ece']:.3f} ({one['ece_at_temperature_1']:.3f} at temperature 1)"
+            f"known {one['known']:.3f}, ECE {one['ece']:.3f} ({one['ece_at_temperature_1']:.3f} at temperature 1)"
         )
     console.print("wrote " + ", ".join(map(str, files)), soft_wrap=True)
     chosen = methods[LIKELIHOOD]
-    spec = f"modelling:{settings.data}?threshold={chosen['threshold']:.3f}&temperature={chosen['temperature']:.3g}"
+    spec = f"modelling:{settings.data}?known={chosen['known']:.3f}&temperature={chosen['temperature']:.3g}"
     spec += f"&handicap={chosen['handicap']:.3f}"
     console.print(f"next: python -m experiments.tournament --agents 'janus-nano,{spec}'", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,9 @@ class Routed:
     rivals: Ints
     kin: Floats
 
-    def answered(self, threshold: float) -> Bools:
-        """``[Q]`` where a router with this threshold does not abstain."""
-        return chosen(np.stack([self.confidence, self.null], axis=1), threshold) >= 0
+    def answered(self, known: float) -> Bools:
+        """``[Q]`` where a router that abstains below ``known`` does not."""
+        return chosen(np.stack([self.confidence, self.null], axis=1), 0.0, known) >= 0
 
 
 def handicap_of(parts: Sequence[tuple[Group, Scored]], answered: float, seen: int) -> float:
@@ -117,14 +117,13 @@ def temperature_of(parts: Sequence[tuple[Group, Scored]]) -> float:
     return fitted_temperature([labelled[i] for i in picked])
 
 
-def threshold_of(found: Routed, answered: float, seen: int) -> float:
-    """The highest threshold at which that share of validation queries after ``seen`` offers is answered; 0 at the least.
+def known_of(found: Routed, answered: float, seen: int) -> float:
+    """The highest ``known`` at which that share of validation queries after ``seen`` offers is answered.
 
     Games end early: where none is so long, the longest count.
     """
     at = found.seen == _nearest_count(found.seen, seen)
-    sure = np.where(found.confidence[at] >= found.null[at], found.confidence[at], 0.0)
-    return float(np.quantile(sure, 1.0 - answered, method="lower"))
+    return float(np.quantile(1.0 - found.null[at], 1.0 - answered, method="lower"))
 
 
 def _nearest_count(offers: Ints, wanted: int) -> int:
@@ -132,17 +131,25 @@ def _nearest_count(offers: Ints, wanted: int) -> int:
     return int(offers[offers >= min(wanted, int(offers.max()))].min())
 
 
-def accuracy(found: Routed, strangers: Routed, threshold: float, seed: int) -> list[dict[str, Any]]:
+def accuracy(found: Routed, apart: Mapping[str, Routed], known: float, seed: int) -> list[dict[str, Any]]:
     """A row for each number of offers that some game has: accuracies, what chance gives, and how often nobody is named.
 
     Intervals resample personas, with all their games.
+
+    Args:
+        found: test queries.
+        apart: by name, queries of opponents that are none of the personas. Of each kind the row says how many there are,
+            how often the router abstains, and how well what it abstains by tells them from personas, whatever the
+            threshold: the area under the receiver operating characteristic.
+        known: of the router.
+        seed: of the intervals.
     """
     rows = []
     for seen in SEEN:
-        at, apart = found.seen == seen, strangers.seen == seen
+        at = found.seen == seen
         if not at.any():
             continue
-        answered = found.answered(threshold)[at]
+        answered = found.answered(known)[at]
         row: dict[str, Any] = {"offers": seen, "games": int(at.sum())}
         for name in ("top1", "top3", "family"):
             hits = getattr(found, name)[at].astype(np.float64)
@@ -157,13 +164,25 @@ def accuracy(found: Routed, strangers: Routed, threshold: float, seed: int) -> l
             "chance_family": float(found.kin[at].mean()),
             "abstained": float(1.0 - answered.mean()),
             "top1_answered": _none(float(found.top1[at][answered].mean()) if answered.any() else np.nan),
-            "strangers": int(apart.sum()),
-            "abstained_strangers": _none(
-                float(1.0 - strangers.answered(threshold)[apart].mean()) if apart.any() else np.nan
-            ),
         }
+        for name, others in apart.items():
+            there = others.seen == seen
+            row |= {
+                name: int(there.sum()),
+                f"abstained_{name}": _none(
+                    float(1.0 - others.answered(known)[there].mean()) if there.any() else np.nan
+                ),
+                f"auroc_{name}": _none(_auroc(found.null[at], others.null[there])),
+            }
         rows.append(row)
     return rows
+
+
+def _auroc(known: Floats, strange: Floats) -> float:
+    """Chance that of two queries the strange one is taken for the stranger; half of the ties (Hanley and McNeil 1982)."""
+    if not len(known) or not len(strange):
+        return float("nan")
+    return float(((strange[:, None] > known).mean() + (strange[:, None] >= known).mean()) / 2.0)
 
 
 def _none(value: float) -> float | None:
@@ -214,14 +233,19 @@ def table(methods: dict[str, dict[str, Any]]) -> Table:
     """For the terminal: accuracy beside chance, and abstention, by method and number of offers."""
     shown = Table(title="Who is it? Test games, personas of the same seat and preset", title_justify="left")
     for name in ("method", "offers", "games", "top-1", "chance", "top-3", "chance", "family", "chance",
-                 "abstained", "of strangers"):  # fmt: skip
+                 "abstained", "strangers", "AUROC", "left out", "AUROC"):  # fmt: skip
         shown.add_column(name, justify="left" if name == "method" else "right")
     for method, found in methods.items():
         for row in found.get("by_offers", []):
             pairs = [_percent(row[name]) for kind in ("top1", "top3", "family") for name in (kind, f"chance_{kind}")]
-            shown.add_row(method, str(row["offers"]), str(row["games"]), *pairs, _percent(row["abstained"]),
-                          _percent(row["abstained_strangers"]))  # fmt: skip
+            apart = [text for kind in ("strangers", "left_out") for text in (
+                _percent(row[f"abstained_{kind}"]), _share(row[f"auroc_{kind}"]))]  # fmt: skip
+            shown.add_row(method, str(row["offers"]), str(row["games"]), *pairs, _percent(row["abstained"]), *apart)
     return shown
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _percent(value: float | None) -> str:

@@ -121,6 +121,18 @@ def strangers(data: PersonaData, group: Group, games: int) -> Queries:
     return _offers(table, owner * 1_000_000 + table["game"].to_numpy(), np.full(table.num_rows, -1))
 
 
+def left_out(group: Group, scored: Scored) -> Scored:
+    """The same queries as if no adapter of their persona's family were there: opponents of a kind that nobody knows.
+
+    Those of the only family are left out.
+    """
+    families = np.array([one.family for one in group.members])
+    kin = families[None, :] == families[scored.label][:, None]
+    at = np.flatnonzero(~kin.all(axis=1))
+    logs = np.where(kin, -np.inf, scored.logs)
+    return Scored(logs[at], scored.null[at], scored.seen[at], np.full(len(at), -1))
+
+
 def _offers(table: pa.Table, game: Ints, label: Ints) -> Queries:
     """The first offers of each game, as many as `SEEN` asks for."""
     order = np.lexsort((table["turn"].to_numpy(), game))
@@ -174,7 +186,7 @@ def by_embedding(group: Group, learned: Queries, asked: Queries) -> Scored:
                 found = method.scores(method.prepare(_history(asked, i)), specs)
                 if found.values:
                     logs[row] = [found.values.get(spec.name, NOVEL) for spec in specs]
-                    null[row] = -np.inf
+                    null[row] = -np.inf if found.null is None else found.null
         parts.append(Scored(logs, null, asked.nth[at], asked.label[at]))
     return Scored(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("logs", "null", "seen", "label"))

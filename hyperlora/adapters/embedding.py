@@ -64,8 +64,9 @@ class Embeddings:
     Until examples are learned, an adapter is where its ``domain: description`` is embedded, and its score is the cosine of
     the query with it. `learn` puts it to the mean of its examples; the score is then the log-density of a normal
     distribution around that mean, with one variance a feature common to all adapters (diagonal linear discriminant
-    analysis, Dudoit et al. 2002), and a query that is further from every mean than nearly all examples are from what was
-    learned without them is like nothing known.
+    analysis, Dudoit et al. 2002). The null hypothesis is somebody else of their kind: the mean is drawn as theirs were, so
+    that the density is that of all examples together (a random-effects model). A query that is further from every mean
+    than nearly all examples are from what was learned without them is like nothing known.
 
     Args:
         client: embeds queries and descriptions.
@@ -81,6 +82,7 @@ class Embeddings:
         self._described: dict[str, Vector] = {}
         self._means: dict[str, Vector] = {}
         self._variance: Vector | None = None
+        self._centre = self._total = np.zeros(0)
         self._farthest = np.inf
 
     def prepare(self, query: Any) -> Any:
@@ -108,7 +110,9 @@ class Embeddings:
         distances = {name: float((((vector - mean) ** 2) / self._variance).sum()) for name, mean in means.items()}
         if distances and min(distances.values()) > self._farthest:
             return Scores(log=True, reason="the query is like no example that was learned")
-        return Scores({name: -0.5 * distance for name, distance in distances.items()}, log=True)
+        # Up to the constant that all share, the normaliser of the common variance.
+        null = -0.5 * float(((vector - self._centre) ** 2 / self._total + np.log(self._total / self._variance)).sum())
+        return Scores({name: -0.5 * distance for name, distance in distances.items()}, log=True, null=null)
 
     def _place(self, spec: AdapterSpec) -> Vector:
         text = _text(spec)
@@ -156,6 +160,8 @@ class Embeddings:
         without = (within - part) / max(1, freedom - 1) + floor
         self._farthest = _limit((part * count / (count - 1) / without).sum(axis=1), self.novelty)
         self._means, self._variance = means, within / freedom + floor
+        centres = np.stack(list(means.values()))
+        self._centre, self._total = centres.mean(axis=0), self._variance + centres.var(axis=0)
 
     def _embedded(self, query: Any) -> Vector:
         vector: Any = self.client.embed(query)

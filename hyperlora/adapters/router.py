@@ -31,9 +31,11 @@ class AdapterRouter:
         threshold: abstain where the best confidence is below; the method's own by default. Keywords: share of the weight of
             an adapter's keywords. Embedding: cosine, or posterior once examples are learned. Likelihood: posterior.
         margin: abstain where the best is not at least so much more confident than the second.
+        known: abstain where the posterior that some adapter fits, whichever it is, is below: who resembles two of them is
+            no stranger, however unsure the choice. Methods without a null hypothesis take everybody for known.
 
     Raises:
-        InputError: unknown method, one without what it needs, or a threshold or margin outside [0, 1].
+        InputError: unknown method, one without what it needs, or a threshold, margin or known outside [0, 1].
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class AdapterRouter:
         scorer: Method | None = None,
         threshold: float | None = None,
         margin: float = 0.0,
+        known: float = 0.5,
     ) -> None:
         if method not in METHODS:
             raise unknown("routing method", method, METHODS)
@@ -53,10 +56,11 @@ class AdapterRouter:
         self._registry, self.method = registry, method
         self.scorer: Method = scorer if scorer is not None else _scorer(method, embedding_client)
         self.threshold = self.scorer.threshold if threshold is None else threshold
-        self.margin = margin
+        self.margin, self.known = margin, known
         self.temperature: float | None = None
-        if not (0.0 <= self.threshold <= 1.0 and 0.0 <= margin <= 1.0):
-            raise InputError(f"threshold {self.threshold} and margin {margin} must lie in [0, 1]")
+        for name in ("threshold", "margin", "known"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} {getattr(self, name)} must lie in [0, 1]")
 
     def select(self, query: Any, top_k: int = 2, domains: Sequence[str] | None = None) -> Route:
         """The adapters for ``query``.
@@ -134,7 +138,7 @@ class AdapterRouter:
             return []
         found, none = confidences(self.scorer.scores(prepared, specs), self.temperature)
         ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-        if not ranked or ranked[0][1] < self.threshold or ranked[0][1] < none:
+        if not ranked or not 0.0 < ranked[0][1] >= self.threshold or 1.0 - none < self.known:
             return []
         if len(ranked) > 1 and ranked[0][1] - ranked[1][1] < self.margin:
             return []

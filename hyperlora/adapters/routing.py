@@ -86,15 +86,15 @@ def posteriors(logs: NDArray[np.float64], null: NDArray[np.float64], temperature
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
-def chosen(shares: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
+def chosen(shares: NDArray[np.float64], threshold: float, known: float) -> NDArray[np.int64]:
     """``[N]`` number of the adapter that a router takes, given `posteriors`; -1 where it abstains.
 
-    As `AdapterRouter` has it: the first of the best, unless it is below ``threshold`` or less likely than the null
-    hypothesis.
+    As `AdapterRouter` has it: the first of the best, unless it is below ``threshold``, or all adapters together are below
+    ``known``, or nothing speaks for any.
     """
     best = shares[:, :-1].argmax(axis=1)
     sure = shares[np.arange(len(shares)), best]
-    return np.where((sure >= threshold) & (sure >= shares[:, -1]), best, -1)
+    return np.where((sure >= threshold) & (sure > 0.0) & (1.0 - shares[:, -1] >= known), best, -1)
 
 
 def fitted_temperature(labelled: Sequence[tuple[Scores, str]]) -> float:
