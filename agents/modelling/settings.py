@@ -32,7 +32,7 @@ class ModellingSettings:
     known: float = 0.5
     temperature: float = 1.0
     handicap: float = 0.0
-    trust: float = 0.95
+    trust: float = 1.0
     horizon: int = 10
 
     def __post_init__(self) -> None:

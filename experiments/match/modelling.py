@@ -1,7 +1,7 @@
 """``modelling:`` specs: Janus with persona adapters as models of its opponent.
 
     modelling:runs/personas/lora_per_user
-    modelling:runs/personas?personas=16&threshold=0.4&janus=runs/mine/adapter
+    modelling:runs/personas?personas=16&known=0.9&janus=runs/mine/adapter
 
 What follows ``?`` are options: the fields of `agents.modelling.ModellingSettings`; ``janus``, who plays, janus-nano by
 default; and ``base``, what the persona adapters are loaded on, if not the base that they were trained on by name.

@@ -234,7 +234,7 @@ def table(methods: dict[str, dict[str, Any]]) -> Table:
     shown = Table(title="Who is it? Test games, personas of the same seat and preset", title_justify="left")
     for name in ("method", "offers", "games", "top-1", "chance", "top-3", "chance", "family", "chance",
                  "abstained", "strangers", "AUROC", "left out", "AUROC"):  # fmt: skip
-        shown.add_column(name, justify="left" if name == "method" else "right")
+        shown.add_column(name, justify="left" if name == "method" else "right", no_wrap=name == "method")
     for method, found in methods.items():
         for row in found.get("by_offers", []):
             pairs = [_percent(row[name]) for kind in ("top1", "top3", "family") for name in (kind, f"chance_{kind}")]
