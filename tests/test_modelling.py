@@ -222,6 +222,14 @@ def test_where_it_abstains_it_is_plain_janus_move_for_move(settings):
     assert agent.modelled.sum() == 0
 
 
+def test_known_decides_whether_the_opponent_is_one_of_them():
+    games = sample("paper", 6, seed=5)
+    for known, modelled in ((0.0, True), (0.999, False)):
+        agent = player(Known(1e9, 500.0, ()), known=known)  # as likely one of them as none
+        played(games, agent, floor=1e9, offer=500.0)
+        assert bool(agent.modelled.sum()) == modelled
+
+
 def test_a_request_without_a_worth_is_left_to_janus():
     games, loaded = sample("paper", 4, seed=2), small_adapter()
     plain = play(games, JanusAgent(loaded, 0.5), agents.make("linear_standard"))

@@ -75,7 +75,8 @@ def test_as_many_are_known_as_was_asked_for():
 
 
 def test_without_their_family_personas_are_strangers():
-    found = left_out(GROUP, scored([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]], [1, 2]))
+    found = left_out(GROUP, scored([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]], [1, 2], null=np.log(3.0)))
+    assert np.exp(found.null) == pytest.approx([1.0, 2.0]), "as likely as all that are left"
     assert np.exp(found.logs) == pytest.approx(np.array([[0.0, 0.0, 0.1], [0.2, 0.2, 0.0]]))
     assert found.label.tolist() == [-1, -1]
     alone = Group("buyer", "paper", MEMBERS[:2])  # both of one family: nobody else is left
@@ -120,7 +121,7 @@ def test_routes_from_end_to_end(trained, tmp_path, monkeypatch, capsys):
     assert "keyword: not measured; offers hold no words" in said
     assert f"modelling:{trained}?known=" in said.replace("\n", "")
     results, cast = json.loads((tmp_path / "router_results.json").read_text()), read_data(trained).personas
-    assert results["left_out"] == 0
+    assert results["without_rivals"] == 0
     assert [g["personas"] for g in results["groups"]] == [2, 2]
     assert not results["methods"]["keyword"]["measured"]
     for method in ("likelihood", "embedding"):

@@ -38,13 +38,13 @@ class ModellingAgent:
     """A `bargain_env.Policy`: Janus, and where it recognises its opponent, one step of lookahead over Janus's offers.
 
     After each of the opponent's offers the persona adapters of the other seat say how likely it was (`Recognition`). Where
-    one of them is likely enough, it predicts from public information what the opponent would answer to each of some offers
-    of Janus's, at the request and at each ρ of `DIAL`, and what it would go on to offer if Janus's own offer were held
-    until the deadline. The answer with the greatest expected worth is played (`lookahead`); what worth is depends on the
-    request (`Aims`). No offer or deal is beyond the own limit, whatever the guard.
+    the opponent is likely enough one of them, the likeliest predicts from public information what it would answer to each of
+    some offers of Janus's, at the request and at each ρ of `DIAL`, and what it would go on to offer if Janus's own offer
+    were held until the deadline. The answer with the greatest expected worth is played (`lookahead`); what worth is depends
+    on the request (`Aims`). No offer or deal is beyond the own limit, whatever the guard.
 
-    Everywhere else plain Janus plays, move for move: before the first offer, where no persona is likely enough, and where
-    a settlement has no worth (`Aims.known`).
+    Everywhere else plain Janus plays, move for move: before the first offer, where the opponent is likely none of them, and
+    where a settlement has no worth (`Aims.known`).
 
     Args:
         janus: who offers; its ρ, guard and decoding hold for both.

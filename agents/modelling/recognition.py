@@ -27,8 +27,8 @@ class Witness(Protocol):
 class Recognition:
     """The posterior over personas in each of B games.
 
-    An offer is scored once, when it is first seen; what was seen before is a sum. Personas are equally likely at first, and
-    so is the hypothesis that the opponent is none of them.
+    An offer is scored once, when it is first seen; what was seen before is a sum. At first the opponent is as likely one of
+    them as none, and each of them equally likely, so that it does not matter how many there are.
 
     Args:
         witness: of the offers.
@@ -43,6 +43,7 @@ class Recognition:
     def reset(self, games: SeatGames) -> None:
         """Forget, and start B games of the own seat."""
         self._logs = np.zeros((len(games), self._personas + 1))
+        self._logs[:, -1] = np.log(self._personas)
         self._heard = np.zeros(len(games), dtype=np.int64)  # turns that have been looked at
 
     def hear(self, view: SeatView) -> None:
@@ -65,4 +66,4 @@ class Recognition:
         logs, settings = self._logs[rows], self.settings
         shares = posteriors(logs[:, :-1], logs[:, -1], settings.temperature)
         found = chosen(np.round(shares, 6), settings.threshold, settings.known)
-        return np.where((logs != 0.0).any(axis=1), found, -1)
+        return np.where((logs[:, :-1] != 0.0).any(axis=1), found, -1)  # before its first offer it is nobody

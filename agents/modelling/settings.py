@@ -15,7 +15,7 @@ class ModellingSettings:
         personas: adapters that are loaded at most; each is one row more for every offer that is seen.
         threshold: posterior of the likeliest persona below which nobody is recognised, and plain Janus plays; above 1 it
             always does.
-        known: the same of the posterior that it is some persona, whichever.
+        known: the same of the posterior that it is some persona, whichever; 0.5 before anything is seen.
         temperature: by which log-likelihoods are divided: above 1 where the posterior is too sure of itself.
         handicap: nats an offer that the hypothesis that nobody fits is put behind: an adapter that has read all games
             predicts better than one that has read one persona's.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments.persona import training
-from experiments.persona.arms import BASELINE, PER_PERSONA, Arms, chosen, samples, swap_counts
+from experiments.persona.arms import BASELINE, PER_PERSONA, POOLED_ARM, Arms, chosen, samples, swap_counts
 from experiments.persona.folder import PER_USER, PersonaData, write_json
 from experiments.persona.measures import (
     FIGURES,
@@ -56,8 +56,10 @@ class Evaluation:
         arms: names.
         truth: of the test decisions.
         predicted: by arm.
-        gains: ``[P, 2]`` nats a decision that a persona's own adapter gains on its training and its test rows.
-        curve: by number of training games, the gain on the test rows of some personas ``[K]``.
+        gains: ``[P, 2]`` nats a decision that a persona's own adapter gains over what it started from, on its training and
+            its test rows.
+        curve: by number of training games, the same on the test rows of some personas ``[K]``.
+        start: what that is, as ``--start`` names it.
         storage: see `experiments.persona.training.stored_bytes`.
         base_digest: of the base.
         seed: of the intervals.
@@ -69,6 +71,7 @@ class Evaluation:
     predicted: dict[str, Predicted]
     gains: Floats
     curve: dict[int, Floats]
+    start: training.Start
     storage: dict[str, float]
     base_digest: str
     seed: int
@@ -104,6 +107,7 @@ def evaluate(
         InputError: the curve asks for more games than there are to train on; said before any arm is asked.
     """
     data, rows = arms.data, arms.data.rows("test")
+    first = training.start_of(data.folder, start)
     if curve_games:
         _curve_limit(data, curve_games, chosen(data, curve_personas))
     predicted = {}
@@ -111,19 +115,19 @@ def evaluate(
         predicted[arm] = arms.predict(arm, rows)
         tell(f"{arm}: {len(rows):,} decisions")
     train_rows = data.rows("train")
-    gains = np.stack([_gain(arms, train_rows), _gain(arms, rows)], axis=1)
+    origin = POOLED_ARM if start == "pooled" else BASELINE
+    gains = np.stack([_gain(arms, train_rows, origin), _gain(arms, rows, origin)], axis=1)
     folders = [data.folder / PER_USER / persona.id for persona in data.personas]
-    first = training.start_of(data.folder, start)
     curve = games_curve(arms, curve_games, curve_personas, plan, first, tell) if curve_games else {}
     return Evaluation(
-        data, arms.names, arms.truth(rows), predicted, gains, curve, training.stored_bytes(folders),
+        data, arms.names, arms.truth(rows), predicted, gains, curve, start, training.stored_bytes(folders),
         arms.model.base_digest, seed,
     )  # fmt: skip
 
 
-def _gain(arms: Arms, rows: NDArray[np.int64]) -> Floats:
-    """``[P]`` mean gain of the own adapter on rows of each persona, in nats a decision."""
-    each = arms.log_likelihood(PER_PERSONA, rows) - arms.log_likelihood(BASELINE, rows)
+def _gain(arms: Arms, rows: NDArray[np.int64], origin: str) -> Floats:
+    """``[P]`` mean gain of the own adapter over ``origin`` on rows of each persona, in nats a decision."""
+    each = arms.log_likelihood(PER_PERSONA, rows) - arms.log_likelihood(origin, rows)
     owner, count = arms.data.owner[rows], len(arms.data.personas)
     return np.bincount(owner, weights=each, minlength=count) / np.bincount(owner, minlength=count)
 
@@ -131,10 +135,10 @@ def _gain(arms: Arms, rows: NDArray[np.int64]) -> Floats:
 def games_curve(
     arms: Arms, games: Sequence[int], count: int, plan: LoRAPlan, start: LoRA | None, tell: Tell
 ) -> dict[int, Floats]:
-    """Gain on the test rows after training on fewer games: by number of games, nats a decision of each sampled persona.
+    """Gain over ``start`` on test rows after training on fewer games: by number, nats a decision of each sampled persona.
 
-    Validation rows stay the same, and so does what training starts from. The whole number of training games is what
-    ``lora_per_user`` holds, and not trained anew.
+    Validation rows stay the same, and so does ``start``, which may have read all the games. The whole number of training
+    games is what ``lora_per_user`` holds, and not trained anew.
 
     Raises:
         InputError: more games than there are to train on.
@@ -146,17 +150,18 @@ def games_curve(
         if number < most:
             pupils = [training.pupil(data, k, number) for k in who]
             adapters = [one.lora for one in train_many(arms.model, arms.dataset, pupils, plan, start=start)]
-        weights = stack_adapters([lora.scaled() for lora in adapters])
+        before = [] if start is None else [start]
+        weights = stack_adapters([lora.scaled() for lora in adapters + before])
         gains = []
         for place, k in enumerate(who):
             rows = data.rows("test", k)
-            own, bare = (
+            own, origin = (
                 row_losses(arms.model, arms.dataset, rows, under_adapters(arms.model, weights, np.full(len(rows), i)))[
                     0
                 ]
-                for i in (place, -1)
+                for i in (place, len(who) if before else -1)
             )
-            gains.append(float((bare - own).mean()))
+            gains.append(float((origin - own).mean()))
         found[number] = np.array(gains)
         tell(f"{number} training games: {np.mean(gains):+.3f} nats a decision")
     return found

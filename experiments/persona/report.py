@@ -112,8 +112,8 @@ def _who(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
     )
     return (
         "Own adapter less baseline. *Clear* counts personas whose own interval, over their test games, lies beyond 0 on "
-        f"the good side.\n\n{table}\n\nBy seat, nats a decision: {seats}. {int((gains > 0).sum())} of {len(gains)} "
-        "personas gain."
+        f"the good side.\n\n{table}\n\nOver {_origin(found)}, nats a decision: {seats}. {int((gains > 0).sum())} of "
+        f"{len(gains)} personas gain."
     )
 
 
@@ -129,8 +129,8 @@ def _curve(found: Evaluation) -> str:
         body.append([str(games), str(len(values)), f"{mean:+.3f} [{_number(low)}, {_number(high)}]"])
     val = split_sizes(int(found.data.settings["games"]))[1]
     return (
-        f"Own adapter less baseline on test games. At every point the epoch is chosen on all {val} validation games, so a "
-        f"point stands for {val} games more than it trains on.\n\n"
+        f"Own adapter less {_origin(found)} on test games. At every point the epoch is chosen on all {val} validation "
+        f"games, so a point stands for {val} games more than it trains on.\n\n"
         + _table(["training games", "personas", "log-likelihood, nats a decision"], body)
     )
 
@@ -139,7 +139,8 @@ def _memory(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
     train, test = found.gains.T
     kept = f"{test.mean() / train.mean():.0%} of it carries over." if train.mean() > 0 else "nothing to carry over."
     lines = [
-        f"- Gain on training games {_mean(train, found)}, on test games {_mean(test, found)} nats a decision: " + kept
+        f"- Gain over {_origin(found)} on training games {_mean(train, found)}, on test games {_mean(test, found)} nats a "
+        f"decision: {kept}"
     ]
     for arm, text in (
         (SWAPPED, f"Under another persona's adapter ({_swapped(found)})"),
@@ -154,6 +155,14 @@ def _memory(found: Evaluation, rows: Sequence[dict[str, Any]]) -> str:
             f"{_interval(against[arm])}."
         )
     return "\n".join(lines)
+
+
+def _origin(found: Evaluation) -> str:
+    return (
+        "the one for all, which it starts from and which has read all training games"
+        if found.start == "pooled"
+        else "the base"
+    )
 
 
 def _times(found: Evaluation) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def route(settings: Route) -> dict[str, Any]:
         "base_digest": pool.base_digest,
         "null": "pooled adapter" if pool.pooled is not None else "base",
         "groups": [{"seat": g.seat, "preset": g.preset, "personas": len(g.members)} for g in some],
-        "left_out": len(pool.counterparts) - sum(len(g.members) for g in some),
+        "without_rivals": len(pool.counterparts) - sum(len(g.members) for g in some),
         "methods": methods,
     }  # fmt: skip
     write_json(out / RESULTS, results)
@@ -161,6 +162,7 @@ def _tell(console: Console, results: dict[str, Any], files: list[Path], settings
         )
     console.print("wrote " + ", ".join(map(str, files)), soft_wrap=True)
     chosen = methods[LIKELIHOOD]
-    spec = f"modelling:{settings.data}?known={chosen['known']:.3f}&temperature={chosen['temperature']:.3g}"
+    known = math.floor(chosen["known"] * 1e6) / 1e6  # up would answer less than was asked for
+    spec = f"modelling:{settings.data}?known={known:.6g}&temperature={chosen['temperature']:.3g}"
     spec += f"&handicap={chosen['handicap']:.3f}"
     console.print(f"next: python -m experiments.tournament --agents 'janus-nano,{spec}'", soft_wrap=True)

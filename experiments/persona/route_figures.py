@@ -67,7 +67,7 @@ def handicap_of(parts: Sequence[tuple[Group, Scored]], answered: float, seen: in
     Args:
         parts: validation queries.
         answered: the share.
-        seen: offers after which it is taken, see `threshold_of`.
+        seen: offers after which it is taken, see `known_of`.
     """
     offers = np.concatenate([scored.seen for _, scored in parts])
     behind = np.concatenate([scored.null - scored.logs.max(axis=1) for _, scored in parts])

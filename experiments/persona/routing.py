@@ -63,7 +63,8 @@ class Scored:
 
     Attributes:
         logs: ``[Q, P]`` log-score of each persona.
-        null: ``[Q]`` of none of them; -∞ where a method has no such hypothesis.
+        null: ``[Q]`` of none of them, which before any offer is as likely as all of them together; -∞ where a method has no
+            such hypothesis.
         seen: ``[Q]``.
         label: ``[Q]``, see `Queries`.
     """
@@ -122,15 +123,16 @@ def strangers(data: PersonaData, group: Group, games: int) -> Queries:
 
 
 def left_out(group: Group, scored: Scored) -> Scored:
-    """The same queries as if no adapter of their persona's family were there: opponents of a kind that nobody knows.
+    """The same queries as if no adapter of their persona's family were there: opponents of a kind that no adapter is of.
 
-    Those of the only family are left out.
+    Only their columns go: the null hypothesis has read this family's games too. Those of the only family are left out.
     """
     families = np.array([one.family for one in group.members])
     kin = families[None, :] == families[scored.label][:, None]
     at = np.flatnonzero(~kin.all(axis=1))
-    logs = np.where(kin, -np.inf, scored.logs)
-    return Scored(logs[at], scored.null[at], scored.seen[at], np.full(len(at), -1))
+    logs = np.where(kin, -np.inf, scored.logs)[at]
+    null = scored.null[at] + np.log1p(-kin[at].mean(axis=1))  # as likely as those that are left
+    return Scored(logs, null, scored.seen[at], np.full(len(at), -1))
 
 
 def _offers(table: pa.Table, game: Ints, label: Ints) -> Queries:
@@ -162,7 +164,7 @@ def by_likelihood(models: OpponentModels, group: Group, asked: Queries) -> Score
         np.unique(asked.game, return_inverse=True)[1]), axis=0)  # fmt: skip
     at = np.flatnonzero(np.isin(asked.nth, SEEN))
     logs = (total - before)[at]
-    return Scored(logs[:, :-1], logs[:, -1], asked.nth[at], asked.label[at])
+    return Scored(logs[:, :-1], logs[:, -1] + np.log(len(group.members)), asked.nth[at], asked.label[at])
 
 
 def by_embedding(group: Group, learned: Queries, asked: Queries) -> Scored:

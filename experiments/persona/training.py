@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bargain_env.errors import InputError
+from bargain_env.files import sha256
 from experiments.persona.cast import Persona
 from experiments.persona.folder import HYPERLORA, PER_USER, POOLED, PersonaData, write_json
 from hyperlora.adapters.folders import META
@@ -26,7 +27,7 @@ from hyperlora.checkpoint import save_hyperlora_adapter
 from hyperlora.data import NegotiationDataset
 from hyperlora.export import base_name
 from hyperlora.inject import adapter_state, inject_hyperlora, load_adapter_state
-from hyperlora.peft_format import PEFT_CONFIG
+from hyperlora.peft_format import PEFT_CONFIG, PEFT_WEIGHTS
 from hyperlora.plan import TrainSettings
 from hyperlora.train import StepReport, train
 
@@ -78,12 +79,15 @@ def train_personas(
     dataset = data.dataset(tokenizer, prompt_format)
     inject_rows(model, plan.target_modules)
     first = start_of(data.folder, start)
+    origin = (
+        {"start": POOLED, "start_sha256": sha256(data.folder / POOLED / PEFT_WEIGHTS)} if first else {"start": "base"}
+    )
     trained = steps = 0
     for group in waiting:
         started = time.perf_counter()
         found = train_many(model, dataset, [pupil(data, k) for k in group], plan, start=first)
         for k, one in zip(group, found, strict=True):
-            save(adapter_folder(data, k), one, model, plan, data.digest, meta_of(data.personas[k]))
+            save(adapter_folder(data, k), one, model, plan, data.digest, meta_of(data.personas[k]), origin)
         add_time(data.folder, PER_USER, len(group), time.perf_counter() - started, sum(one.steps for one in found))
         trained, steps = trained + len(group), steps + sum(one.steps for one in found)
         seconds = time.perf_counter() - began
@@ -154,10 +158,15 @@ def save(
     plan: LoRAPlan,
     data_digest: str,
     meta: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> None:
-    """An adapter in PEFT's format, and beside it how it was trained, and what it is for where ``meta`` says so."""
+    """An adapter in PEFT's format, and beside it how it was trained, and what it is for where ``meta`` says so.
+
+    ``origin`` says what training started from, if not from the base.
+    """
     record = {
         "name": trained.name,
+        **(origin or {"start": "base"}),
         "steps": trained.steps,
         "best_epoch": trained.best_epoch,
         "val_losses": trained.val_losses,

@@ -54,7 +54,7 @@ class LoRAPlan:
         batch_size: rows a step; the last step of an epoch takes what is left.
         clip: largest gradient norm of an adapter.
         target_modules: suffixes of the layers to adapt.
-        seed: of initial weights, row order and dropout masks.
+        seed: of fresh weights, row order and dropout masks.
 
     Raises:
         InputError: a value that cannot be.
@@ -91,7 +91,8 @@ class Pupil:
     """One adapter to train.
 
     Attributes:
-        name: decides its initial weights, row order and dropout masks, together with the plan's seed.
+        name: decides its row order and dropout masks, and its initial weights where it starts from none, together with the
+            plan's seed.
         train: numbers of its rows.
         val: of those that choose the best epoch; where there are none the last one is.
     """
@@ -109,7 +110,7 @@ class Trained:
         name: of the pupil.
         lora: the adapter of the best epoch.
         steps: optimizer steps.
-        best_epoch: from 1.
+        best_epoch: from 1; 0 where the adapter that it started from was best.
         val_losses: after each epoch, in nats a target token; empty without such rows.
         train_losses: mean of each epoch's steps, with dropout.
     """
@@ -181,13 +182,14 @@ def fresh(model: nn.Module, plan: LoRAPlan, name: str) -> dict[str, tuple[Tensor
 
 
 def _require_shape(model: nn.Module, plan: LoRAPlan, start: LoRA) -> None:
-    wanted = dict.fromkeys(row_layers(model), (plan.rank, plan.alpha / plan.rank))
-    given = {name: (a.shape[0], start.scaling[name]) for name, (a, _) in start.layers.items()}
+    r, scaling = plan.rank, plan.alpha / plan.rank
+    wanted = {n: (r, layer.in_features, layer.out_features, scaling) for n, layer in row_layers(model).items()}
+    given = {n: (*a.shape, len(b), start.scaling[n]) for n, (a, b) in start.layers.items()}
     if wanted != given:
         wrong = next(name for name in (*wanted, *given) if wanted.get(name) != given.get(name))
         raise InputError(
-            f"the adapter to start from does not fit at {wrong}: (rank, scaling) is {given.get(wrong)} there, and "
-            f"{wanted.get(wrong)} is to be trained"
+            f"the adapter to start from does not fit at {wrong}: (rank, inputs, outputs, scaling) is {given.get(wrong)} "
+            f"there, and {wanted.get(wrong)} is to be trained"
         )
 
 
@@ -219,6 +221,9 @@ class _Group:
             for pupil, count in zip(self.pupils, self.steps, strict=True)
         ]
         self._collate = HyperLoRACollator(dataset.pad_token_id)
+        self.least = [math.inf] * len(self.pupils)
+        if start is not None:
+            self._keep(0, list(range(len(self.pupils))))
 
     def _rates(self, steps: int) -> list[float]:
         plan = TrainSettings(max_steps=steps, lr=self.plan.lr, warmup_steps=self.plan.warmup_steps)
@@ -290,15 +295,20 @@ class _Group:
         now = [i for i, n in enumerate(self.per_epoch) if steps <= self.steps[i] and steps % n == 0]
         if not now:
             return
-        values = self._evaluated(now)
-        for i, value in zip(now, values, strict=True):
+        for i, value in zip(now, self._keep(steps, now), strict=True):
             found, last = self.found[i], self.losses[i][-self.per_epoch[i] :]
             found.train_losses.append(sum(last) / len(last))
-            better = value is None or value < min(found.val_losses, default=math.inf)
             found.val_losses += [] if value is None else [value]
-            if better or not self.best[i]:
-                found.best_epoch = steps // self.per_epoch[i]
+
+    def _keep(self, steps: int, who: list[int]) -> list[float | None]:
+        """Validation losses of some adapters after ``steps`` steps; those that have none better yet are kept."""
+        values = self._evaluated(who)
+        for i, value in zip(who, values, strict=True):
+            if value is None or value < self.least[i] or not self.best[i]:
+                self.least[i] = math.inf if value is None else value
+                self.found[i].best_epoch = steps // self.per_epoch[i]
                 self.best[i] = [stack[i].clone() for stack in self.stacks]
+        return values
 
     def _evaluated(self, who: list[int]) -> list[float | None]:
         rows = np.concatenate([self.pupils[i].val for i in who]).astype(np.int64)

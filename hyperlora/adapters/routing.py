@@ -90,7 +90,7 @@ def chosen(shares: NDArray[np.float64], threshold: float, known: float) -> NDArr
     """``[N]`` number of the adapter that a router takes, given `posteriors`; -1 where it abstains.
 
     As `AdapterRouter` has it: the first of the best, unless it is below ``threshold``, or all adapters together are below
-    ``known``, or nothing speaks for any.
+    ``known``, or nothing speaks for any. It knows no margin.
     """
     best = shares[:, :-1].argmax(axis=1)
     sure = shares[np.arange(len(shares)), best]

@@ -141,6 +141,9 @@ def test_a_start_is_where_everybody_starts(dataset):
     for found in still:
         for name, pair in start.layers.items():
             assert all(torch.equal(x, y) for x, y in zip(pair, found.lora.layers[name], strict=True))
+    assert [found.best_epoch for found in still] == [0, 0, 2], (
+        "what is no better does not replace it, if that can be told"
+    )
     moved = train_many(inject_rows(tiny()), dataset, pupils(), PLAN, start=start)
     one, two, _ = moved
     assert gap(one, two) > 1e-3
