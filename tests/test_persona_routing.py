@@ -98,7 +98,7 @@ def test_the_null_hypothesis_is_handicapped_until_the_share_is_answered():
     group = Group("buyer", "paper", tuple(Counterpart(n, None, n, "paper", "buyer") for n in "ab"))
     scored = Scored(
         np.stack([best, best - 1.0], axis=1),
-        np.array([0.0, 0.0, 0.0, 0.0, -20.0]),
+        np.array([0.0, 0.0, 0.0, 0.0, -20.0]) + np.log(2),  # as likely as both before any offer
         np.full(5, 2),
         np.zeros(5, dtype=int),
     )
