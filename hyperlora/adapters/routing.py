@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,19 +98,20 @@ def chosen(shares: NDArray[np.float64], threshold: float, known: float) -> NDArr
 
 
 def fitted_temperature(labelled: Sequence[tuple[Scores, str]]) -> float:
-    """The temperature with the least mean Brier score of the posteriors, that of the null hypothesis included (Brier 1950).
+    """The temperature with the least mean Brier score of the posteriors, given that some adapter fits (Brier 1950).
 
-    A label without a score is worth nothing at any temperature and is left out. The score of a query is at most 2: with the
-    log-posterior (Guo et al. 2017) a few queries whose own adapter finds them impossible decide for all, and nobody is
-    ever sure. Least on a grid over the logarithm, then golden-section search around it; deterministic.
+    The null hypothesis is left out: the labelled queries all belong to somebody, and would only say so. A label without a
+    score is worth nothing at any temperature and is left out. The score of a query is at most 2: with the log-posterior (Guo
+    et al. 2017) a few queries whose own adapter finds them impossible decide for all, and nobody is ever sure. Least on a
+    grid over the logarithm, then golden-section search around it; deterministic.
     """
-    usable = [(scores, name) for scores, name in labelled if name in scores.values]
+    usable = [(replace(scores, null=None), name) for scores, name in labelled if name in scores.values]
 
     def loss(log_temperature: float) -> float:
         total = 0.0
         for scores, name in usable:
-            shares, nobody = confidences(scores, math.exp(log_temperature))
-            total += sum(share**2 for share in shares.values()) - 2.0 * shares[name] + nobody**2
+            shares, _ = confidences(scores, math.exp(log_temperature))
+            total += sum(share**2 for share in shares.values()) - 2.0 * shares[name]
         return total
 
     step, ratio = math.log(1e3) / _POINTS, (math.sqrt(5.0) - 1.0) / 2.0
