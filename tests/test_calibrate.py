@@ -185,6 +185,7 @@ def test_the_command_writes_a_map_into_a_copy(world, tmp_path, monkeypatch, caps
     assert all(s["opponents"] == ["fair(opening=0.5)", "micro(step=30.0)"] for s in played_.values())
 
 
+@pytest.mark.slow
 def test_in_place_and_what_was_played_is_not_played_again(world, tmp_path, monkeypatch):
     calibrate.run(settings(world, tmp_path, out=tmp_path / "copy"))
     times = []

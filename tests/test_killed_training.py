@@ -29,6 +29,7 @@ def check(rows):
     return {row["killed_at"] for row in resumed}
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_bit_for_bit(training_data, tiny_base, tmp_path):
     assert len(check(killed(training_data, tiny_base, tmp_path, range(4)))) > 1
 

@@ -266,6 +266,7 @@ def test_a_file_written_anew_is_read_anew(tmp_path):
     assert agents.LearnedPolicy(path).network is not first
 
 
+@pytest.mark.slow
 def test_it_plays_a_tournament_from_the_command_line_without_stable_baselines(tmp_path):
     """As agent and as opponent; the files are the same bytes twice."""
     name = f"learned:{saved(tmp_path / 'p.zip')}"

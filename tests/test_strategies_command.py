@@ -186,6 +186,7 @@ def few(monkeypatch):
 
 
 @pytest.mark.usefixtures("few")
+@pytest.mark.slow
 def test_matrix_writes_the_zoo_the_same_twice(capsys, tmp_path):
     for run in ("a", "b"):
         options = ["matrix", "--json", "--games", "4", "--seed", "3", "--scenarios", "paper,no_deal"]

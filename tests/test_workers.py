@@ -58,6 +58,7 @@ def same(a, b):
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_micro_batches(training_data, tiny_base, tmp_path):
     half = alone(training_data, tiny_base, tmp_path / "half")
     one = alone(training_data, tiny_base, tmp_path / "one", grad_accum=2)
@@ -69,6 +70,7 @@ def test_two_processes_are_one_with_twice_the_micro_batches(training_data, tiny_
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.slow
 def test_a_sharded_base_changes_nothing(training_data, tiny_base, tmp_path):
     one = alone(training_data, tiny_base, tmp_path / "one", grad_accum=2, gradient_checkpointing=True)
     two = together(training_data, tiny_base, tmp_path / "two", 2, SHARDED, gradient_checkpointing=True)
