@@ -201,13 +201,13 @@ class Said:
 def test_who_resembles_two_is_no_stranger(tmp_path):
     router = AdapterRouter(registry_of(tmp_path, [AdapterSpec(n, "", n) for n in "ab"]), scorer=Said())
     either = {"a": math.log(0.3), "b": math.log(0.3)}
-    assert router.select(Scores(either, log=True, null=math.log(0.4))) == [
+    assert router.select(Scores(either, log=True, null=math.log(0.2))) == [
         ("a", pytest.approx(0.3)),
         ("b", pytest.approx(0.3)),
     ]
-    assert router.select(Scores(either, log=True, null=math.log(0.7))) == []
+    assert router.select(Scores(either, log=True, null=math.log(0.35))) == []
     router.known = 0.4
-    assert [name for name, _ in router.select(Scores(either, log=True, null=math.log(0.7)))] == ["a", "b"]
+    assert [name for name, _ in router.select(Scores(either, log=True, null=math.log(0.35)))] == ["a", "b"]
 
 
 def test_the_null_of_learned_centroids_is_somebody_new_of_their_kind(tmp_path):
@@ -218,7 +218,7 @@ def test_the_null_of_learned_centroids_is_somebody_new_of_their_kind(tmp_path):
     method.learn({s.name: list(c + draw.normal(0.0, 0.3, (20, 2))) for s, c in zip(specs, centres, strict=True)})
     scores = method.scores(centres[0], specs)
     assert max(scores.values, key=scores.values.get) == "p0"
-    assert min(scores.values.values()) < scores.null < max(scores.values.values()) + math.log(30)
+    assert min(scores.values.values()) < scores.null < max(scores.values.values())
     known = [centre + draw.normal(0.0, 0.3, 2) for centre in centres for _ in range(5)]
     strange = list(draw.normal(0.0, 3.0, (150, 2)))
     here, there = (
@@ -295,8 +295,14 @@ def test_a_few_hopeless_queries_do_not_decide_on_a_temperature():
 
 def test_the_null_hypothesis_takes_its_share():
     found, none = confidences(Scores({"a": 0.0, "b": math.log(2.0)}, log=True, null=0.0), None)
-    assert found == {"a": pytest.approx(0.25), "b": pytest.approx(0.5)}
-    assert none == pytest.approx(0.25)
+    assert found == {"a": pytest.approx(0.2), "b": pytest.approx(0.4)}
+    assert none == pytest.approx(0.4), "its prior is that of both together"
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 5.0])
+def test_before_anything_is_seen_somebody_known_is_as_likely_as_nobody(temperature):
+    alike = Scores(dict.fromkeys("abcdefg", 3.0), log=True, null=3.0)
+    assert confidences(alike, temperature)[1] == pytest.approx(0.5)
 
 
 # ---- likelihood

@@ -40,7 +40,7 @@ def test_figures_by_hand():
     assert found.family.tolist() == [True, True, True, False]
     assert found.confidence == pytest.approx([0.6, 0.5, 0.6, 0.7])
     strange = [[0.1, 0.1, 0.1], [0.6, 0.2, 0.1]]
-    apart = routed([(GROUP, scored(strange, [-1, -1], null=np.log(0.5)))], 1.0)
+    apart = routed([(GROUP, scored(strange, [-1, -1], null=np.log(0.5 / 3)))], 1.0)
     [row] = accuracy(found, {"strangers": apart}, 0.5, 0)
     shown = {name: row[name] for name in ("offers", "games", "top1", "top3", "family", "abstained", "top1_answered")}
     assert shown == pytest.approx(
@@ -75,8 +75,8 @@ def test_as_many_are_known_as_was_asked_for():
 
 
 def test_without_their_family_personas_are_strangers():
-    found = left_out(GROUP, scored([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]], [1, 2], null=np.log(3.0)))
-    assert np.exp(found.null) == pytest.approx([1.0, 2.0]), "as likely as all that are left"
+    found = left_out(GROUP, scored([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]], [1, 2], null=0.0))
+    assert routed([(GROUP, found)], 1.0).null == pytest.approx([1 / 1.1, 2 / 2.4]), "as likely as all that are left"
     assert np.exp(found.logs) == pytest.approx(np.array([[0.0, 0.0, 0.1], [0.2, 0.2, 0.0]]))
     assert found.label.tolist() == [-1, -1]
     alone = Group("buyer", "paper", MEMBERS[:2])  # both of one family: nobody else is left
@@ -98,7 +98,7 @@ def test_the_null_hypothesis_is_handicapped_until_the_share_is_answered():
     group = Group("buyer", "paper", tuple(Counterpart(n, None, n, "paper", "buyer") for n in "ab"))
     scored = Scored(
         np.stack([best, best - 1.0], axis=1),
-        np.array([0.0, 0.0, 0.0, 0.0, -20.0]) + np.log(2),  # as likely as both before any offer
+        np.array([0.0, 0.0, 0.0, 0.0, -20.0]),
         np.full(5, 2),
         np.zeros(5, dtype=int),
     )

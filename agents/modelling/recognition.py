@@ -43,7 +43,6 @@ class Recognition:
     def reset(self, games: SeatGames) -> None:
         """Forget, and start B games of the own seat."""
         self._logs = np.zeros((len(games), self._personas + 1))
-        self._logs[:, -1] = np.log(self._personas)
         self._heard = np.zeros(len(games), dtype=np.int64)  # turns that have been looked at
 
     def hear(self, view: SeatView) -> None:
@@ -66,4 +65,4 @@ class Recognition:
         logs, settings = self._logs[rows], self.settings
         shares = posteriors(logs[:, :-1], logs[:, -1], settings.temperature)
         found = chosen(np.round(shares, 6), settings.threshold, settings.known)
-        return np.where((logs[:, :-1] != 0.0).any(axis=1), found, -1)  # before its first offer it is nobody
+        return np.where((logs != 0.0).any(axis=1), found, -1)  # before its first offer it is nobody

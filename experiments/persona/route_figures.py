@@ -70,7 +70,7 @@ def handicap_of(parts: Sequence[tuple[Group, Scored]], answered: float, seen: in
         seen: offers after which it is taken, see `known_of`.
     """
     offers = np.concatenate([scored.seen for _, scored in parts])
-    behind = np.concatenate([s.null - np.log(s.logs.shape[1]) - s.logs.max(axis=1) for _, s in parts])
+    behind = np.concatenate([scored.null - scored.logs.max(axis=1) for _, scored in parts])
     count = _nearest_count(offers, seen)
     return max(0.0, float(np.quantile(behind[offers == count], answered, method="inverted_cdf")) / count)
 

@@ -63,8 +63,7 @@ class Scored:
 
     Attributes:
         logs: ``[Q, P]`` log-score of each persona.
-        null: ``[Q]`` of none of them, which before any offer is as likely as all of them together; -∞ where a method has no
-            such hypothesis.
+        null: ``[Q]`` of none of them; -∞ where a method has no such hypothesis.
         seen: ``[Q]``.
         label: ``[Q]``, see `Queries`.
     """
@@ -131,8 +130,7 @@ def left_out(group: Group, scored: Scored) -> Scored:
     kin = families[None, :] == families[scored.label][:, None]
     at = np.flatnonzero(~kin.all(axis=1))
     logs = np.where(kin, -np.inf, scored.logs)[at]
-    null = scored.null[at] + np.log1p(-kin[at].mean(axis=1))  # as likely as those that are left
-    return Scored(logs, null, scored.seen[at], np.full(len(at), -1))
+    return Scored(logs, scored.null[at], scored.seen[at], np.full(len(at), -1))
 
 
 def _offers(table: pa.Table, game: Ints, label: Ints) -> Queries:
@@ -164,7 +162,7 @@ def by_likelihood(models: OpponentModels, group: Group, asked: Queries) -> Score
         np.unique(asked.game, return_inverse=True)[1]), axis=0)  # fmt: skip
     at = np.flatnonzero(np.isin(asked.nth, SEEN))
     logs = (total - before)[at]
-    return Scored(logs[:, :-1], logs[:, -1] + np.log(len(group.members)), asked.nth[at], asked.label[at])
+    return Scored(logs[:, :-1], logs[:, -1], asked.nth[at], asked.label[at])
 
 
 def by_embedding(group: Group, learned: Queries, asked: Queries) -> Scored:

@@ -65,8 +65,8 @@ class Embeddings:
     the query with it. `learn` puts it to the mean of its examples; the score is then the log-density of a normal
     distribution around that mean, with one variance a feature common to all adapters (diagonal linear discriminant
     analysis, Dudoit et al. 2002). The null hypothesis is somebody else of their kind: the mean is drawn as theirs were, so
-    that the density is that of all examples together (a random-effects model); it is as likely as all of them. A query
-    that is further from every mean than nearly all examples are from what was learned without them is like nothing known.
+    that the density is that of all examples together (a random-effects model). A query that is further from every mean
+    than nearly all examples are from what was learned without them is like nothing known.
 
     Args:
         client: embeds queries and descriptions.
@@ -112,7 +112,6 @@ class Embeddings:
             return Scores(log=True, reason="the query is like no example that was learned")
         # Up to the constant that all share, the normaliser of the common variance.
         null = -0.5 * float(((vector - self._centre) ** 2 / self._total + np.log(self._total / self._variance)).sum())
-        null += math.log(max(1, len(means)))
         return Scores({name: -0.5 * distance for name, distance in distances.items()}, log=True, null=null)
 
     def _place(self, spec: AdapterSpec) -> Vector:

@@ -31,7 +31,8 @@ class Likelihood:
         tokenizer: that of the prompts.
         null: name of the pooled adapter; None for the bare base model.
         prior: prior weight of each adapter by name, 1 for those not named.
-        null_prior: odds that it is none of them before anything is seen, however many there are.
+        null_prior: odds that it is none of them before anything is seen, however many there are (at temperature 1, which
+            softens priors too).
         handicap: nats a decision that the null hypothesis is put behind: an adapter pooled over everybody predicts better
             than one that has read little, whoever decides.
         batch_rows: rows of a forward pass.
@@ -87,7 +88,7 @@ class Likelihood:
         found = self.log_likelihoods(prepared, [*names, self._null])
         joint = {n: v + math.log(self._prior.get(n, 1.0)) for n, v in zip(names, found[:-1], strict=True)}
         behind = self._handicap * len(prepared)
-        odds = self._null_prior * sum(self._prior.get(name, 1.0) for name in names)
+        odds = self._null_prior * sum(self._prior.get(name, 1.0) for name in names) / len(names)
         return Scores(joint, log=True, null=found[-1] + math.log(odds) - behind)
 
     @torch.no_grad()

@@ -58,7 +58,8 @@ def confidences(scores: Scores, temperature: float | None) -> tuple[dict[str, fl
     """Confidence of each adapter, and of none of them.
 
     Log-probabilities, and all scores once a temperature was learned, become the posterior softmax(score / temperature),
-    the null hypothesis included; other scores are shares in [0, 1] already and stay as they are.
+    the null hypothesis included, whose prior is that of all adapters together at any temperature; other scores are shares in
+    [0, 1] already and stay as they are.
     """
     if not scores.values:
         return {}, 1.0
@@ -68,7 +69,7 @@ def confidences(scores: Scores, temperature: float | None) -> tuple[dict[str, fl
     null = [] if scores.null is None else [scores.null]
     top = max([*scores.values.values(), *null])
     parts = {name: math.exp((value - top) / scale) for name, value in scores.values.items()}
-    rest = sum(math.exp((value - top) / scale) for value in null)
+    rest = sum(len(parts) * math.exp((value - top) / scale) for value in null)
     total = sum(parts.values()) + rest
     return {name: part / total for name, part in parts.items()}, rest / total
 
@@ -77,12 +78,13 @@ def posteriors(logs: NDArray[np.float64], null: NDArray[np.float64], temperature
     """`confidences` of N queries at once: ``[N, P + 1]``, the last column that of the null hypothesis.
 
     Args:
-        logs: ``[N, P]`` log-joint of each query and each adapter.
+        logs: ``[N, P]`` log-joint of each query and each adapter; -∞ for one that is not there.
         null: ``[N]`` that of the null hypothesis; -∞ for a method that has none.
         temperature: by which they are divided.
     """
     both = np.concatenate([logs, null[:, None]], axis=1)
     shares = np.exp((both - both.max(axis=1, keepdims=True)) / temperature)
+    shares[:, -1] *= np.isfinite(logs).sum(axis=1)
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 
