@@ -1,4 +1,4 @@
-"""An adapter to publish, and the minute in which it is published; for the tests of stores."""
+"""An adapter to publish, the minute in which it is published, and the command; for the tests of stores."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
+from experiments import adapters as command
+from experiments import cli
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STEM = "v20260102-0304"
@@ -25,3 +28,12 @@ def adapter(folder: Path, value: float = 1.0, r: int = 4) -> Path:
     (folder / "deeper").mkdir()
     (folder / "deeper" / "note.txt").write_text("kept")
     return folder
+
+
+def called(*arguments):
+    """The command's standard exit code."""
+    try:
+        cli.main(command.Settings, command.run, [str(a) for a in arguments])
+    except SystemExit as stop:
+        return stop.code
+    return 0

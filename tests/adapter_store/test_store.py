@@ -9,34 +9,12 @@ from datetime import datetime
 import pytest
 import torch
 from safetensors.torch import save_file
-from stored import NOW, STEM, WEIGHTS, adapter
+from stored import NOW, STEM, WEIGHTS, adapter, called
 
 from bargain_env.errors import InputError
-from experiments import adapters as command
-from experiments import cli
 from hyperlora.adapters.names import valid_name, version_at
 from hyperlora.adapters.pointers import MAP
-from hyperlora.adapters.store import AdapterStore
 from hyperlora.adapters.verify import verify, verify_pointers
-
-
-@pytest.fixture
-def source(tmp_path):
-    return adapter(tmp_path / "source")
-
-
-@pytest.fixture
-def store(tmp_path):
-    return AdapterStore(tmp_path / "store", clock=lambda: NOW)
-
-
-def called(*arguments):
-    """The command's standard exit code."""
-    try:
-        cli.main(command.Settings, command.run, [str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def test_a_version_holds_what_was_published_and_says_how_it_was_made(store, source):

@@ -6,35 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from stored import NOW, STEM, WEIGHTS, adapter
+from stored import STEM, WEIGHTS, adapter, called
 
 from bargain_env.errors import InputError
-from experiments import adapters as command
-from experiments import cli
 from hyperlora.adapters.diff import diff
 from hyperlora.adapters.pointers import MAP
 from hyperlora.adapters.prune import prune
-from hyperlora.adapters.store import PUBLISHING, AdapterStore
+from hyperlora.adapters.store import PUBLISHING
 from hyperlora.adapters.verify import verify_pointers
-
-
-@pytest.fixture
-def source(tmp_path):
-    return adapter(tmp_path / "source")
-
-
-@pytest.fixture
-def store(tmp_path):
-    return AdapterStore(tmp_path / "store", clock=lambda: NOW)
-
-
-def called(*arguments):
-    """The command's standard exit code."""
-    try:
-        cli.main(command.Settings, command.run, [str(a) for a in arguments])
-    except SystemExit as stop:
-        return stop.code
-    return 0
 
 
 def test_aliases_and_going_back(store, source):

@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from stored import NOW, STEM, adapter
+from stored import STEM
 
-from hyperlora.adapters.store import AdapterStore
 from hyperlora.adapters.verify import verify
 
-SCRIPT = Path(__file__).parent / "killed_publish.py"
+SCRIPT = Path(__file__).parents[1] / "killed_publish.py"
 PUBLISHER = """
 import sys
 from datetime import UTC, datetime
@@ -25,16 +23,6 @@ sys.stdin.readline()
 for _ in range(4):
     print(store.publish(sys.argv[2], "buyer", sys.argv[3]).name)
 """
-
-
-@pytest.fixture
-def source(tmp_path):
-    return adapter(tmp_path / "source")
-
-
-@pytest.fixture
-def store(tmp_path):
-    return AdapterStore(tmp_path / "store", clock=lambda: NOW)
 
 
 def environment():
