@@ -36,20 +36,22 @@ PAST = 10
 """Offers of each seat that it remembers."""
 CLOCK = 20
 """Turns left that it tells apart; of more it knows who will have the last one."""
-FEATURES = 4 * PAST + CLOCK + 5
+FEATURES = 4 * PAST + CLOCK + 2 * (PAST - 1) + 5
 FAR = 3.0
 """Demands beyond this are taken for it."""
+STEP = 10.0
+"""What concessions are enlarged by: who mirrors them is told from who stands still by hundredths."""
 SLACK = 0.005
 """A concession may exceed what is left of the demand by as much, so that what ticks leave of it can be conceded too."""
 MIDDLE, SPREAD = 800.0, 300.0
 """What limits are normalised with, currency units."""
 SUFFIX = ".safetensors"
-KIND, SCHEMA = "goal-conditioned player", "1"
+KIND, SCHEMA = "goal-conditioned player", "2"
 
 
 def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
-    """``[b, FEATURES]``: own and other offers, newest first, and which are there; turns left; goal, seat, limit, standing
-    offer and best offer so far.
+    """``[b, FEATURES]``: own and other offers, newest first, and which are there; turns left; what own and other offers gave
+    up, newest first; goal, seat, limit, standing offer and best offer so far.
 
     Args:
         view: what the seat is shown; its rows may be on different turns.
@@ -69,6 +71,10 @@ def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
     offered = _demands(view, view.opponent_offers, scale)
     best = np.where(np.isnan(offered), -FAR, offered).max(axis=1, initial=-FAR)
     standing = np.nan_to_num(_demands(view, view.standing[:, None], scale)[:, 0])
+    mine, theirs = demands
+    for k, gave in enumerate((mine[:, 1:] - mine[:, :-1], theirs[:, :-1] - theirs[:, 1:])):
+        first = 4 * PAST + CLOCK + k * (PAST - 1)
+        seen[:, first : first + gave.shape[1]] = np.clip(np.nan_to_num(gave) * STEP, -FAR, FAR)
     facts = (goal, np.full(len(view), float(games.seat)), (games.reservation - MIDDLE) / SPREAD, standing, best)
     seen[:, -len(facts) :] = np.stack(facts, axis=1)
     return seen

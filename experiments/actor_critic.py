@@ -1,13 +1,15 @@
 """Proximal policy optimization of a goal-conditioned player whose games end with one reward.
 
 J. Schulman, F. Wolski, P. Dhariwal, A. Radford and O. Klimov, "Proximal Policy Optimization Algorithms" (2017), equations 7
-and 9. Every decision of a game gets the game's reward as its return (no discount), and the advantage over the critic's guess
-of it. Games are played in batches of thousands by `bargain_env.play`, which learners made for a few environments at a time
-cannot use.
+and 9, with generalised advantages (equation 11, no discount). The critic is told what the actor must do without, such as who
+sits opposite (L. Pinto et al., "Asymmetric Actor Critic for Image-Based Robot Learning", 2018): most of what games differ by
+is whom they are played against, and a critic that knows it leaves what the moves did. Games are played in batches of
+thousands by `bargain_env.play`, which learners made for a few environments at a time cannot use.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -40,6 +42,7 @@ class LearningRates:
         batch_size: decisions a step.
         gradient: norm to which gradients are clipped.
         value: weight of the critic's squared error.
+        lam: λ of the advantages: 1 compares a decision with how its game ended, 0 with what the critic expects after it.
     """
 
     lr: float = 1e-3
@@ -49,14 +52,22 @@ class LearningRates:
     batch_size: int = 2048
     gradient: float = 0.5
     value: float = 2.0
+    lam: float = 0.9
 
 
 class ActorCritic(nn.Module):
-    """Scores of moves and the expected reward, two networks of two hidden layers."""
+    """Scores of moves and the expected reward, two networks of two hidden layers.
 
-    def __init__(self, hidden: int, generator: torch.Generator) -> None:
+    Args:
+        hidden: width of the layers.
+        told: how many numbers the critic is told besides what the actor sees.
+        generator: of the initial weights.
+    """
+
+    def __init__(self, hidden: int, told: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.actor, self.critic = _network(hidden, MOVES, generator), _network(hidden, 1, generator)
+        self.actor = _network(FEATURES, hidden, MOVES, generator)
+        self.critic = _network(FEATURES + told, hidden, 1, generator)
         last = self.actor[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
@@ -70,6 +81,11 @@ class ActorCritic(nn.Module):
         masked: Tensor = self.actor(seen).masked_fill(~allowed, NEVER)
         return masked.log_softmax(dim=1)
 
+    def values(self, seen: Tensor, told: Tensor) -> Tensor:
+        """``[b]`` the reward that is expected; ``told`` is ``[b, told]``."""
+        expected: Tensor = self.critic(torch.cat([seen, told], dim=1))
+        return expected[:, 0]
+
     def published(self, scale: float, scenario: str) -> TeacherNetwork:
         """The actor, to be played."""
         layers = [layer for layer in self.actor if isinstance(layer, nn.Linear)]
@@ -77,8 +93,8 @@ class ActorCritic(nn.Module):
         return TeacherNetwork(tuple(arrays), scale, scenario)
 
 
-def _network(hidden: int, out: int, generator: torch.Generator) -> nn.Sequential:
-    sizes = [FEATURES, hidden, hidden, out]
+def _network(into: int, hidden: int, out: int, generator: torch.Generator) -> nn.Sequential:
+    sizes = [into, hidden, hidden, out]
     parts: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layer = nn.Linear(inputs, outputs)
@@ -96,6 +112,20 @@ class Decided(NamedTuple):
     allowed: Tensor
     chosen: Tensor
     log_probability: Tensor
+
+
+class Played(NamedTuple):
+    """B finished games.
+
+    Attributes:
+        decided: decisions in order of play, and the rows of their games; a row may be in some and not in others.
+        told: ``[B, told]`` what the critic is told of each game.
+        reward: ``[B]``.
+    """
+
+    decided: Sequence[tuple[NDArray[np.intp], Decided]]
+    told: Tensor
+    reward: Tensor
 
 
 class Explorer:
@@ -145,26 +175,41 @@ class Learner:
         self.rates = rates or LearningRates()
         self._optimizer = torch.optim.Adam(model.parameters(), self.rates.lr, eps=1e-5)
 
-    def learn(self, index: int, decided: Decided, returned: Tensor) -> None:
-        """Take the steps of round ``index``, from 0; ``returned`` ``[N]`` is the reward of each decision's game."""
+    def learn(self, index: int, played: Sequence[Played]) -> None:
+        """Take the steps of round ``index``, from 0, with its games."""
         left = 1.0 - index / self.rounds
         for group in self._optimizer.param_groups:
             group["lr"] = self.rates.lr * (0.02 + 0.98 * left)
-        with torch.no_grad():
-            advantage = returned - self.model.critic(decided.seen)[:, 0]
-            advantage = advantage / (advantage.std() + 1e-6)
+        decided = Decided(*map(torch.cat, zip(*(one for games in played for _, one in games.decided), strict=True)))
+        told = torch.cat([games.told[rows] for games in played for rows, _ in games.decided])
+        advantage, returned = map(torch.cat, zip(*(self._estimates(games) for games in played), strict=True))
+        advantage = advantage / (advantage.std() + 1e-6)
         for _ in range(self.rates.epochs):
             order = torch.randperm(len(returned), generator=self.generator)
             for rows in order.split(self.rates.batch_size):
-                self._step(Decided(*(column[rows] for column in decided)), returned[rows], advantage[rows], left)
+                some = Decided(*(column[rows] for column in decided))
+                self._step(some, told[rows], returned[rows], advantage[rows], left)
 
-    def _step(self, decided: Decided, returned: Tensor, advantage: Tensor, left: float) -> None:
+    @torch.no_grad()
+    def _estimates(self, games: Played) -> tuple[Tensor, Tensor]:
+        """``[N]`` advantages of the decisions, and the returns that the critic learns."""
+        expected = [self.model.values(one.seen, games.told[rows]) for rows, one in games.decided]
+        later, ahead = games.reward.clone(), torch.zeros(len(games.reward))
+        advantages: list[Tensor] = []
+        for (rows, _), value in zip(reversed(games.decided), reversed(expected), strict=True):
+            advantage = later[rows] - value + self.rates.lam * ahead[rows]
+            later[rows], ahead[rows] = value, advantage
+            advantages.append(advantage)
+        advantages.reverse()
+        return torch.cat(advantages), torch.cat([a + v for a, v in zip(advantages, expected, strict=True)])
+
+    def _step(self, decided: Decided, told: Tensor, returned: Tensor, advantage: Tensor, left: float) -> None:
         rates = self.rates
         scores = self.model.scores(decided.seen, decided.allowed)
         ratio = (scores.gather(1, decided.chosen) - decided.log_probability).exp()[:, 0]
         gain = torch.min(ratio * advantage, ratio.clamp(1 - rates.clip, 1 + rates.clip) * advantage).mean()
         entropy = -(scores.exp() * scores.clamp_min(-50.0)).sum(dim=1).mean()
-        missed = (self.model.critic(decided.seen)[:, 0] - returned).square().mean()
+        missed = (self.model.values(decided.seen, told) - returned).square().mean()
         self._optimizer.zero_grad()
         (rates.value * missed - gain - rates.entropy * left * entropy).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), rates.gradient)

@@ -4,9 +4,9 @@
     python -m experiments.collect --scenario paper,hidden --teacher runs/teacher.safetensors --teacher-share 0.6
 
 It plays both seats against all strategies that train, new members of their families every few rounds, scripted
-target-seeking players, and sparring partners without habits to learn; never against what is held out or validates. Goals are
-drawn evenly from [0, 1]. The reward of a game is ``-|ρ - ρ*|``, or ``-impasse_cost``: hindsight tells it the ZOPA, its moves
-are made from what its seat knows.
+target-seeking players, and sparring partners without habits to learn (`experiments.teacher_opponents`); never against what
+is held out or validates. Goals are drawn evenly from [0, 1]. The reward of a game is ``-|ρ - ρ*|``, or ``-impasse_cost``:
+hindsight tells it the ZOPA, and its critic the opponent too; its moves are made from what its seat knows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ if not __package__:  # run as a file: imports start at the repository, and no mo
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -26,18 +25,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import agents
 import bargain_env
-from agents.teacher import SUFFIX
-from bargain_env import Preset, Seat, preset
+from agents.teacher import FAR, SUFFIX
+from bargain_env import Preset, Scenarios, Seat, preset
 from bargain_env.errors import InputError
 from bargain_env.policy import Floats
 from experiments import cli
-from experiments.actor_critic import ActorCritic, Decided, Explorer, Learner
-from experiments.corpus.teachers import SPARRING
+from experiments.actor_critic import ActorCritic, Explorer, Learner, Played
 from experiments.match import pairs
-from experiments.match.populations import population
 from experiments.match.specs import split
+from experiments.teacher_opponents import TRAIN, Opponents, registered
 
 SCALE = 500.0
 """Currency units of a demand of 1: the width of the ZOPA in the preset ``paper``, more than most in the others."""
@@ -58,7 +55,7 @@ class Settings:
     """File to write."""
     scenario: str = "paper,hidden"
     """Presets that its games come from, a comma list; it is not told which, and has to see it."""
-    opponents: str = "train"
+    opponents: str = TRAIN
     """Who sits opposite, besides the drawn ones below: train (every registered strategy that is not held out) or names,
     a comma list. Alone with one opponent (and --drawn 0 --seekers 0 --sparring 0) it shows what can be had of that one."""
     rounds: int = 200
@@ -77,6 +74,9 @@ class Settings:
     """Share of the games against a sparring partner, whose temper is drawn for each game (`agents.scripted.sparring`)."""
     redraw_every: int = 4
     """Rounds with the same opponents."""
+    priority: float = 3.0
+    """How much more often those of --opponents are met whose games cost more than others': 1 + PRIORITY * cost / mean cost
+    times; 0 for all alike."""
     max_turns: int = 20
     """Moves of both seats together."""
     seed: int = 0
@@ -98,14 +98,15 @@ def run(settings: Settings) -> Path:
     cli.output_folder(settings.out.parent)
     torch.set_num_threads(settings.threads)
     generator = torch.Generator().manual_seed(settings.seed)
-    model = ActorCritic(settings.hidden, generator)
+    opponents = opponents_of(settings)
+    model = ActorCritic(settings.hidden, len(opponents.kinds) + len(_GAME), generator)
     learner = Learner(model, settings.rounds, generator)
     costs: list[float] = []
     started = time.monotonic()
-    for index, opponents in enumerate(_opponents(settings)):
-        decided, returned, cost = _play(settings, presets, model, opponents, index, generator)
-        learner.learn(index, decided, returned)
-        costs.append(cost)
+    for index in range(settings.rounds):
+        played = _play(settings, presets, model, opponents, index, generator)
+        learner.learn(index, played)
+        costs.append(-float(torch.cat([games.reward for games in played]).mean()))
         if (index + 1) % _TOLD_EVERY == 0 or index == settings.rounds - 1:
             mean, costs = float(np.mean(costs)), []
             passed = time.monotonic() - started
@@ -125,60 +126,39 @@ def _check(settings: Settings) -> list[Preset]:
                         ("redraw_every", 1), ("max_turns", 2), ("seed", 0), ("threads", 1)):  # fmt: skip
         if getattr(settings, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {least}")
-    _registered(settings)
+    registered(settings.opponents)
     if settings.seed >= MOST_SEEDS:
         raise InputError(f"--seed {settings.seed} must be below 2**43")
     if not 0 <= settings.sparring <= 1:
         raise InputError(f"--sparring {settings.sparring} must lie in [0, 1]")
-    if not 0.0 <= settings.impasse_cost < np.inf:
-        raise InputError(f"--impasse-cost {settings.impasse_cost} must be a number, 0 or more")
+    for name, number in (("impasse-cost", settings.impasse_cost), ("priority", settings.priority)):
+        if not 0.0 <= number < np.inf:
+            raise InputError(f"--{name} {number} must be a number, 0 or more")
     if settings.out.is_dir():
         raise InputError(f"--out {settings.out} is a folder; name a file in it, such as teacher{SUFFIX}")
     return presets
 
 
-def _opponents(settings: Settings) -> Iterator[list[str]]:
-    """Their names, round by round."""
-    registered = _registered(settings)
-    names: list[str] = []
-    for index in range(settings.rounds):
-        draw, position = divmod(index, settings.redraw_every)
-        if position == 0:
-            seed = settings.seed * 1_000_003 + draw
-            drawn = population(f"population:{settings.drawn}@train", seed) if settings.drawn else []
-            names = [*registered, *drawn, *_seekers(settings.seekers, seed)]
-        yield names
-
-
-def _registered(settings: Settings) -> list[str]:
-    """The strategies of ``--opponents``."""
-    if settings.opponents == "train":
-        return agents.list_strategies(split="train")
-    names = list(dict.fromkeys(split(settings.opponents, "--opponents")))
-    held_out = [name for name in names if not agents.describe(name).may_train]
-    if held_out:
-        raise InputError(f"strategies {', '.join(held_out)} are held out of training; drop them from --opponents")
-    return names
-
-
-def _seekers(n: int, seed: int) -> list[str]:
-    members = agents.sample_strategies("target_seeking", n, seed)
-    return [member.name for member in members]
+def opponents_of(settings: Settings) -> Opponents:
+    """Whom it meets."""
+    return Opponents(
+        registered(settings.opponents), drawn=settings.drawn, seekers=settings.seekers, sparring=settings.sparring,
+        redraw_every=settings.redraw_every, priority=settings.priority, seed=settings.seed,
+    )  # fmt: skip
 
 
 def _play(
     settings: Settings,
     presets: list[Preset],
     model: ActorCritic,
-    opponents: list[str],
+    opponents: Opponents,
     index: int,
     generator: torch.Generator,
-) -> tuple[Decided, torch.Tensor, float]:
-    """The decisions of a round, the reward of each, and the mean cost of a game."""
+) -> list[Played]:
+    """The games of a round: of each preset, in each seat."""
     rng = np.random.default_rng([settings.seed, index])
-    kept: list[Decided] = []
-    returned: list[torch.Tensor] = []
-    total = 0.0
+    names = opponents.start(index)
+    played: list[Played] = []
     each = settings.games // (2 * len(presets))
     for k, (known, seat) in enumerate(product(presets, Seat)):
         first = FIRST_ID + (2 * len(presets) * index + k) * each
@@ -186,17 +166,23 @@ def _play(
         goal = rng.random(each)
         goal = np.where(rng.random(each) < ROUND_NUMBER, np.round(goal, 1), goal)
         player = Explorer(model, goal, SCALE, generator)
-        chosen = rng.integers(len(opponents), size=each)
-        chosen = np.where(rng.random(each) < settings.sparring, len(opponents), chosen)
-        other = pairs.routed([*opponents, SPARRING], chosen, known)
-        played = bargain_env.play(games, *((player, other) if seat == Seat.BUYER else (other, player)))
-        reward = rewards(played.rho, games.has_zopa, goal, settings.impasse_cost)
-        total -= float(reward.sum())
-        for rows, decided in player.decided:
-            kept.append(decided)
-            returned.append(torch.from_numpy(reward[rows].astype(np.float32)))
-    together = Decided(*(torch.cat(columns) for columns in zip(*kept, strict=True)))
-    return together, torch.cat(returned), total / (2 * len(presets) * each)
+        chosen = opponents.choose(rng, each)
+        other = pairs.routed(names, chosen, known)
+        result = bargain_env.play(games, *((player, other) if seat == Seat.BUYER else (other, player)))
+        reward = rewards(result.rho, games.has_zopa, goal, settings.impasse_cost)
+        opponents.note(chosen, -reward)
+        told = np.concatenate([opponents.kind(chosen), _facts(games, presets.index(known))], axis=1)
+        played.append(Played(player.decided, torch.from_numpy(told), torch.from_numpy(reward.astype(np.float32))))
+    return played
+
+
+_GAME = ("width of the ZOPA", "whether there is one", "preset")
+
+
+def _facts(games: Scenarios, known: int) -> NDArray[np.float32]:
+    """``[B, 3]`` what the critic is told of games besides the opponent, `_GAME`."""
+    width = np.clip((games.buyer_max - games.seller_min) / SCALE, -FAR, FAR)
+    return np.stack([width, games.has_zopa, np.full(len(games), known)], axis=1).astype(np.float32)
 
 
 def rewards(rho: Floats, has_zopa: NDArray[np.bool_], goal: Floats, impasse_cost: float) -> Floats:

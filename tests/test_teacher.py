@@ -72,6 +72,7 @@ def test_features_are_demands_newest_first_then_clock_and_facts():
     expected[2 * PAST : 2 * PAST + 2] = 0.2, 0.24
     expected[3 * PAST : 3 * PAST + 2] = 1
     expected[4 * PAST + 15] = 1
+    expected[4 * PAST + CLOCK], expected[4 * PAST + CLOCK + PAST - 1] = 1.0, -0.4
     expected[-5:] = 0.3, 0, 1 / 3, 0.2, 0.24
     found = seen(view(400, 780, 450, 800))
     assert found.dtype == np.float32

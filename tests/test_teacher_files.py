@@ -46,7 +46,7 @@ def says(**told):
     ("change", "message"),
     [
         (says(kind="something else"), "'something else'"),
-        (says(schema_version="2"), "version 2"),
+        (says(schema_version="1"), "version 1"),
         (says(scale="wide"), "'wide' is missing or wrong"),
         (says(scale="nan"), "its scale is nan"),
         (says(scale="0"), "its scale is 0"),
