@@ -1,4 +1,4 @@
-"""Publishes in child processes that are killed (SIGKILL) at every file-system event in turn; run by `adapter_store.test_publishers`.
+"""Publishes in child processes that are killed (SIGKILL) at every file-system event in turn, for `adapter_store`.
 
     python tests/killed_publish.py SOURCE FOLDER
 
