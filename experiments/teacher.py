@@ -5,7 +5,7 @@
 
 It plays both seats against all strategies that train, new members of their families every few rounds, scripted
 target-seeking players, and sparring partners without habits to learn (`experiments.teacher_opponents`); never against what
-is held out or validates. Goals are drawn evenly from [0, 1]. The reward of a game is ``-|ρ - ρ*|``, or ``-impasse_cost``:
+is held out or validates. Goals are drawn evenly from [0, 1] and its ends. The reward of a game is ``-|ρ - ρ*|``, or ``-impasse_cost``:
 hindsight tells it the ZOPA, and its critic the opponent too; its moves are made from what its seat knows.
 """
 
@@ -42,6 +42,8 @@ FIRST_ID = 20_000_000
 """Its games are others than any that are collected or played in tournaments with the same seed."""
 ROUND_NUMBER = 0.3
 """Share of the goals that are multiples of .1, as people ask for."""
+BEYOND = 0.05
+"""Goals are drawn from so far beyond 0 and 1, and brought back: so the ends are asked for as often as any other tenth."""
 MOST_SEEDS = 2**43
 """Opponents are drawn with seeds of their own, a million for each of these, and they have 63 bits."""
 _TOLD_EVERY = 20
@@ -163,7 +165,7 @@ def _play(
     for k, (known, seat) in enumerate(product(presets, Seat)):
         first = FIRST_ID + (2 * len(presets) * index + k) * each
         games = bargain_env.sample(known.name, each, seed=settings.seed, first_id=first, max_turns=settings.max_turns)
-        goal = rng.random(each)
+        goal = np.clip(rng.uniform(-BEYOND, 1.0 + BEYOND, each), 0.0, 1.0)
         goal = np.where(rng.random(each) < ROUND_NUMBER, np.round(goal, 1), goal)
         player = Explorer(model, goal, SCALE, generator)
         chosen = opponents.choose(rng, each)
