@@ -5,8 +5,8 @@
 
 It plays both seats against all strategies that train, new members of their families every few rounds, scripted
 target-seeking players, and sparring partners without habits to learn (`experiments.teacher_opponents`); never against what
-is held out or validates. Goals are drawn evenly from [0, 1] and its ends. The reward of a game is ``-|ρ - ρ*|``, or ``-impasse_cost``:
-hindsight tells it the ZOPA, and its critic the opponent too; its moves are made from what its seat knows.
+is held out or validates. Goals are drawn evenly from [0, 1] and its ends. The reward of a game is ``-|ρ - ρ*|``, or
+``-impasse_cost``: hindsight tells it the ZOPA, and its critic the opponent too; its moves are made from what its seat knows.
 """
 
 from __future__ import annotations
