@@ -165,8 +165,7 @@ def _play(
     for k, (known, seat) in enumerate(product(presets, Seat)):
         first = FIRST_ID + (2 * len(presets) * index + k) * each
         games = bargain_env.sample(known.name, each, seed=settings.seed, first_id=first, max_turns=settings.max_turns)
-        goal = np.clip(rng.uniform(-BEYOND, 1.0 + BEYOND, each), 0.0, 1.0)
-        goal = np.where(rng.random(each) < ROUND_NUMBER, np.round(goal, 1), goal)
+        goal = goals(rng, each)
         player = Explorer(model, goal, SCALE, generator)
         chosen = opponents.choose(rng, each)
         other = pairs.routed(names, chosen, known)
@@ -176,6 +175,12 @@ def _play(
         told = np.concatenate([opponents.kind(chosen), _facts(games, presets.index(known))], axis=1)
         played.append(Played(player.decided, torch.from_numpy(told), torch.from_numpy(reward.astype(np.float32))))
     return played
+
+
+def goals(rng: np.random.Generator, games: int) -> Floats:
+    """``[games]`` what it is asked for, in [0, 1]: evenly, but for `BEYOND` and `ROUND_NUMBER`."""
+    goal = np.clip(rng.uniform(-BEYOND, 1.0 + BEYOND, games), 0.0, 1.0)
+    return np.where(rng.random(games) < ROUND_NUMBER, np.round(goal, 1), goal)
 
 
 _GAME = ("width of the ZOPA", "whether there is one", "preset")

@@ -37,6 +37,18 @@ def test_the_reward_is_the_distance_from_the_goal():
     assert teacher.rewards(rho, zopa, goal, 1.2)[[2, 3]].tolist() == [0, 0], "nothing to reach, nothing to miss"
 
 
+def test_goals_are_even_but_for_the_ends_and_tenths():
+    goal = teacher.goals(np.random.default_rng(0), 40_000)
+    ends, reach = teacher.BEYOND / (1 + 2 * teacher.BEYOND), 1 + 2 * teacher.BEYOND
+    inner = 0.7 / reach / 10  # of a tenth without its round numbers
+    assert np.histogram(goal[(goal > 0) & (goal < 1) & (np.round(goal, 1) != goal)], 10, (0, 1))[
+        0
+    ] / 40_000 == pytest.approx([inner] * 10, abs=0.006)
+    half = 0.3 * 0.05 / reach  # what is rounded to an end
+    assert [(goal == end).mean() for end in (0, 1)] == pytest.approx([ends + half] * 2, abs=0.006)
+    assert (goal == 0.3).mean() == pytest.approx(0.3 * 0.1 / reach, abs=0.004)
+
+
 # ── the learner ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
