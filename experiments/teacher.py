@@ -42,8 +42,9 @@ FIRST_ID = 20_000_000
 """Its games are others than any that are collected or played in tournaments with the same seed."""
 ROUND_NUMBER = 0.3
 """Share of the goals that are multiples of .1, as people ask for."""
-BEYOND = 0.05
-"""Goals are drawn from so far beyond 0 and 1, and brought back: so the ends are asked for as often as any other tenth."""
+BEYOND = 0.15
+"""Goals are drawn from so far beyond 0 and 1, and brought back. People ask for the ends, and only there does a gamble on the
+last turn look good: where they were as rare as other goals, it was never unlearned."""
 MOST_SEEDS = 2**43
 """Opponents are drawn with seeds of their own, a million for each of these, and they have 63 bits."""
 _TOLD_EVERY = 20
@@ -66,8 +67,8 @@ class Settings:
     """Games a round, as many of each preset and in each seat."""
     hidden: int = 192
     """Width of its two hidden layers."""
-    impasse_cost: float = 1.0
-    """What an impasse costs; the worst deal costs 1."""
+    impasse_cost: float = 1.2
+    """What an impasse costs; the worst deal costs 1, so that the end of a deadline is no place to gamble."""
     drawn: int = 20
     """Drawn members among the opponents, besides those that are registered."""
     seekers: int = 4
