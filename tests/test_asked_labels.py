@@ -21,7 +21,8 @@ from hyperlora.data import read_steps
 def taught(tmp_path_factory):
     """Prepared games in which half of the seats were a teacher's."""
     out = tmp_path_factory.mktemp("taught")
-    collect.run(collect.Settings(episodes=80, scenario="paper", teacher_share=0.5, teacher=saved(out / "t"), out=out / "raw",
+    teacher = saved(out / "t", seed=1)  # one that misses a deal now and then
+    collect.run(collect.Settings(episodes=80, scenario="paper", teacher_share=0.5, teacher=teacher, out=out / "raw",
                                  quiet=True))  # fmt: skip
     prepare.run(prepare.Settings(out / "raw", out / "ready", eval_share=0.2, quiet=True))
     return out / "ready"
