@@ -3,8 +3,8 @@
 Every stage is the command of the same name: teachers → episodes → checked tables → ρ-blind base → HyperLoRA → checkpoint →
 a round of games of its own, answered by the teacher → calibrated dial → tournament (the seed's section 9 with a teacher and
 a dial). A stage whose result is complete is skipped, so an interrupted run continues. The result, ``DIR/janus-nano``, holds
-``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped weights are this command's, with its
-defaults, at commit 1d69397: its teacher has changed since (docs/dial.md).
+``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped weights are of its
+defaults as of commit 1d69397: the teacher has changed since (docs/dial.md).
 """
 
 from __future__ import annotations

@@ -47,6 +47,8 @@ BEYOND = 0.15
 last turn look good: where they were as rare as other goals, it was never unlearned."""
 MOST_SEEDS = 2**43
 """Opponents are drawn with seeds of their own, a million for each of these, and they have 63 bits."""
+_GAME = ("width of the ZOPA", "whether there is one", "preset")
+"""What the critic is told of a game besides the opponent."""
 _TOLD_EVERY = 20
 
 
@@ -184,11 +186,8 @@ def goals(rng: np.random.Generator, games: int) -> Floats:
     return np.where(rng.random(games) < ROUND_NUMBER, np.round(goal, 1), goal)
 
 
-_GAME = ("width of the ZOPA", "whether there is one", "preset")
-
-
 def _facts(games: Scenarios, known: int) -> NDArray[np.float32]:
-    """``[B, 3]`` what the critic is told of games besides the opponent, `_GAME`."""
+    """``[B, 3]``: `_GAME`."""
     width = np.clip((games.buyer_max - games.seller_min) / SCALE, -FAR, FAR)
     return np.stack([width, games.has_zopa, np.full(len(games), known)], axis=1).astype(np.float32)
 
