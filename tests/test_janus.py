@@ -58,7 +58,9 @@ def test_a_table_that_does_not_say_whose_decisions_it_holds_has_no_prompts_of_fo
         NegotiationDataset(table, tokenizer, prompt_format=4)
 
 
-@pytest.mark.parametrize(("k_history", "prompt_format"), [(8, 2), (3, 2), (8, 1), (8, 3), (5, 3), (8, 4)])
+@pytest.mark.parametrize(
+    ("k_history", "prompt_format"), [(8, 2), (3, 2), (8, 1), (8, 3), (5, 3), (8, 4), (8, 5), (5, 5)]
+)
 def test_prompts_at_the_table_are_the_training_prompts(k_history, prompt_format):
     games = sample("hidden", 24, seed=2)
     loaded = adapter(k_history, prompt_format)
