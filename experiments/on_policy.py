@@ -17,7 +17,9 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -67,9 +69,13 @@ class Settings:
     games: int = 6000
     """Games of each preset, half of them in each seat, each asked for a ρ of its own."""
     drawn: int = 60
-    """Drawn members among the opponents, besides all strategies that train."""
+    """Drawn members of the families of the strategies that train, among the opponents."""
+    named: float = 0.5
+    """Share of the games without a sparring partner that are against those strategies themselves."""
     sparring: float = 0.35
     """Share of the games against a sparring partner."""
+    kept: float = 1.0
+    """Share of the games of --data whose decisions are kept."""
     guard: str = "monotone"
     """What keeps the adapter's moves; see experiments.tournament."""
     seed: int = 0
@@ -117,10 +123,10 @@ def run(settings: Settings) -> Path:
     console = cli.console(settings.quiet)
     out = cli.output_folder(settings.out)
     torch.set_num_threads(settings.threads)
-    opponents = [*agents.list_strategies(split="train")]
-    if settings.drawn:
-        opponents += population(f"population:{settings.drawn}@train", settings.seed)
-    old = [] if settings.data is None else [pq.read_table(steps_file(settings.data))]
+    named = agents.list_strategies(split="train")
+    drawn = population(f"population:{settings.drawn}@train", settings.seed) if settings.drawn else []
+    opponents = Opponents((*named, *drawn, SPARRING), _chances(settings, len(named), len(drawn)))
+    old = [] if settings.data is None else [_kept(settings.data, settings.kept, settings.seed)]
     new = [
         _asked(settings, opponents, name, seat, first, FIRST_ID + (2 * k + int(seat)) * settings.games + first)
         for k, name in enumerate(presets)
@@ -142,6 +148,32 @@ def run(settings: Settings) -> Path:
     return out
 
 
+class Opponents(NamedTuple):
+    """Who sits opposite the adapter.
+
+    Attributes:
+        names: K specs.
+        chances: ``[K]`` of each to be drawn for a game; they sum to 1.
+    """
+
+    names: Sequence[str]
+    chances: Floats
+
+
+def _chances(settings: Settings, named: int, drawn: int) -> Floats:
+    """``[named + drawn + 1]`` of the strategies that train, the drawn members and the sparring partner."""
+    rest, share = 1.0 - settings.sparring, settings.named if drawn else 1.0
+    chances = [*[rest * share / named] * named, *[rest * (1.0 - share) / max(drawn, 1)] * drawn, settings.sparring]
+    return np.array(chances)
+
+
+def _kept(data: Path, share: float, seed: int) -> pa.Table:
+    """The decisions of a share of the games in prepared data."""
+    table = pq.read_table(steps_file(data))
+    ids, game = np.unique(table["trajectory_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    return table.filter(pa.array((np.random.default_rng([seed, len(ids)]).random(len(ids)) < share)[game]))
+
+
 def _check(settings: Settings) -> list[str]:
     presets = split(settings.scenario, "--scenario")
     for name in presets:
@@ -150,13 +182,14 @@ def _check(settings: Settings) -> list[str]:
     for name, least in (("games", 2), ("drawn", 0), ("seed", 0), ("threads", 1)):
         if getattr(settings, name) < least:
             raise InputError(f"--{name} {getattr(settings, name)} must be at least {least}")
-    require_share(settings.sparring, "--sparring")
+    for name, share in (("sparring", settings.sparring), ("named", settings.named), ("kept", settings.kept)):
+        require_share(share, f"--{name}")
     if settings.data is not None:
         steps_file(settings.data)
     return presets
 
 
-def _asked(settings: Settings, opponents: list[str], name: str, seat: Seat, first: int, first_id: int) -> pa.Table:
+def _asked(settings: Settings, opponents: Opponents, name: str, seat: Seat, first: int, first_id: int) -> pa.Table:
     """The decisions of one batch of games in which the adapter has ``seat``, answered by the teacher.
 
     ``first`` is the number of its first game in this preset and seat, ``first_id`` the game itself.
@@ -167,12 +200,10 @@ def _asked(settings: Settings, opponents: list[str], name: str, seat: Seat, firs
     goal = np.round(rng.random(n), DIGITS)
     janus: Policy = JanusAgent(settings.adapter, goal, guard=settings.guard, raw_dial=True)
     player = Watched(janus, Teacher(teacher_file(settings.teacher, name), goal), int(games.max_turns.max()))
-    opponents = [*opponents, SPARRING]
-    chosen = rng.integers(len(opponents) - 1, size=n)
-    chosen = np.where(rng.random(n) < settings.sparring, len(opponents) - 1, chosen)
-    other = pairs.routed(opponents, chosen, known)
+    chosen = rng.choice(len(opponents.names), size=n, p=opponents.chances)
+    other = pairs.routed(opponents.names, chosen, known)
     played = bargain_env.play(games, *((player, other) if seat == Seat.BUYER else (other, player)))
-    mine, theirs = [label(TRAINED, {"target": value}) for value in goal.tolist()], [opponents[k] for k in chosen]
+    mine, theirs = [label(TRAINED, {"target": value}) for value in goal.tolist()], [opponents.names[k] for k in chosen]
     run_name = records.run_name(settings.seed, {"on_policy": settings.adapter, "scenario": name, "seat": int(seat)})
     rows = rows_of_games(played, run_name, *((mine, theirs) if seat == Seat.BUYER else (theirs, mine)))
     decided = np.flatnonzero(rows.role == seat)
@@ -193,8 +224,10 @@ def _answered(table: pa.Table, accept: np.ndarray, price: Floats) -> pa.Table:
 
 
 def _made_from(settings: Settings) -> dict[str, object]:
-    shown = {"adapter": settings.adapter, "scenario": settings.scenario, "games": settings.games, "drawn": settings.drawn,
-             "sparring": settings.sparring, "guard": settings.guard, "seed": settings.seed}  # fmt: skip
+    shown = {
+        name: getattr(settings, name)
+        for name in ("adapter", "scenario", "games", "drawn", "named", "sparring", "kept", "guard", "seed")
+    }
     files = {name: teacher_file(settings.teacher, name) for name in split(settings.scenario, "--scenario")}
     return {
         "schema_version": records.SCHEMA_VERSION,

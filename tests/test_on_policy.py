@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -27,7 +29,7 @@ BOTH = (Seat.BUYER, Seat.SELLER)
 def files(tmp_path_factory):
     """Two teachers that disagree: the one plays, the other is asked."""
     out = tmp_path_factory.mktemp("teachers")
-    return saved(out / "plays.safetensors", 3), saved(out / "asked.safetensors", 5)
+    return saved(out / "plays.safetensors", 3), saved(out / "asked.safetensors", 8)
 
 
 @pytest.fixture
@@ -118,6 +120,20 @@ def test_nobody_is_met_who_is_held_out_or_validates(tmp_path, files, played_by_a
     assert "sparring" not in set(run(tmp_path / "none", files, sparring=0.0)["opponent_strategy"].to_pylist())
 
 
+def test_half_of_the_scripted_opponents_are_the_strategies_themselves(tmp_path, files, played_by_a_teacher):
+    named = set(agents.list_strategies(split="train"))
+
+    def share(**changes):
+        rivals = run(tmp_path / str(len(played_by_a_teacher)), files, games=600, scenario="paper", **changes)
+        games = rivals.group_by(["trajectory_id", "opponent_strategy"]).aggregate([])["opponent_strategy"].to_pylist()
+        scripted = [name for name in games if name != "sparring"]
+        return np.mean([name in named for name in scripted])
+
+    assert 0.42 < share(drawn=30) < 0.58
+    assert 0.8 < share(drawn=30, named=0.9) < 1.0
+    assert share(drawn=0, named=0.1) == 1.0, "there is nobody else"
+
+
 def test_the_same_settings_give_the_same_bytes_and_another_seed_other_games(tmp_path, files, played_by_a_teacher):
     paths = [tmp_path / name for name in ("a", "b", "c")]
     for path, seed in zip(paths, (0, 0, 1), strict=True):
@@ -142,6 +158,12 @@ def test_what_was_there_is_kept(tmp_path, files, taught, played_by_a_teacher):
     assert both.slice(0, old.num_rows).equals(old)
     assert both.slice(old.num_rows).equals(new)
     assert read_steps(tmp_path / "both").num_rows > new.num_rows
+    some = run(tmp_path / "some", files, data=taught, kept=0.4)
+    kept = set(some.slice(0, some.num_rows - new.num_rows)["trajectory_id"].to_pylist())
+    assert some.slice(some.num_rows - new.num_rows).equals(new)
+    assert 0.2 < len(kept) / len(set(old["trajectory_id"].to_pylist())) < 0.6
+    whole = old.filter(pc.is_in(old["trajectory_id"], pa.array(sorted(kept))))
+    assert some.slice(0, some.num_rows - new.num_rows).equals(whole), "games are kept whole"
 
 
 def test_a_real_adapter_plays_and_is_trained_on(tmp_path, files, taught, tiny_base):
@@ -172,6 +194,8 @@ def test_an_adapter_of_another_shape_is_no_start(tmp_path, taught, tiny_base):
         ({"games": 1}, "--games 1 must be at least 2"),
         ({"drawn": -1}, "--drawn -1 must be at least 0"),
         ({"sparring": 1.5}, r"--sparring 1.5 must lie in \[0, 1\]"),
+        ({"named": -0.1}, r"--named -0.1 must lie in \[0, 1\]"),
+        ({"kept": 2.0}, r"--kept 2.0 must lie in \[0, 1\]"),
         ({"scenario": "papre"}, "unknown scenario preset 'papre'"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ def by_name(names: NDArray[np.object_], preset: Preset) -> RoutedPolicy:
     return routed(used.tolist(), assignment, preset)
 
 
-def routed(names: list[str], choice: NDArray[np.intp], preset: Preset) -> RoutedPolicy:
+def routed(names: Sequence[str], choice: NDArray[np.intp], preset: Preset) -> RoutedPolicy:
     """The strategies of a seat as one policy; ``choice`` ``[B]`` says who plays each game, who plays none is not built."""
     used, assignment = np.unique(choice, return_inverse=True)
     policies: list[Policy] = [agents.make_for(preset, names[k]) for k in used]
