@@ -84,7 +84,7 @@ class Settings:
     """Weight of the loss on each decimal of a price."""
     prompt_format: int = 2
     """Prompt format: 2; the older 1; or 3, what stands for a whole game first, so that a game's keys and values can be used
-    again from turn to turn (with --k-history as long as games); or 4, 2 with the seat named beside its limit."""
+    again from turn to turn (with --k-history as long as games); 4, seen from the own seat; or 5, 4 told in concessions."""
     markers: Literal["new", "existing"] = "new"
     """Give the prompt's markers tokens of their own, or spell them with the base's (for exports to vLLM and llama.cpp)."""
     max_length: int = 1024
@@ -94,6 +94,8 @@ class Settings:
     reach, which only the decisions of a trained teacher tell: the others are left out."""
     opening_weight: float = 1.0
     """Weight of the loss on a seat's first decision; the others weigh 1. What is offered there cannot be taken back."""
+    closing_weight: float = 1.0
+    """Weight of the loss on a seat's last decision, before the game ends with or without a deal."""
     rho_jitter: float = 0.0
     """Half-width of a uniform shift of each deal's rho label, kept in [0, 1]: neighbouring requests learn together."""
     max_train_samples: int | None = None
@@ -262,8 +264,9 @@ def _plan(settings: Settings) -> TrainSettings:
         if getattr(settings, name) < value:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least {value}")
     _check_channels(settings)
-    if not 0 < settings.opening_weight < np.inf:
-        raise InputError(f"--opening-weight {settings.opening_weight} must be a positive number")
+    for name in ("opening_weight", "closing_weight"):
+        if not 0 < getattr(settings, name) < np.inf:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be a positive number")
     if settings.max_train_samples is not None and settings.max_train_samples < 1:
         raise InputError(f"--max-train-samples {settings.max_train_samples} must be at least 1")
     options = {k: v for k, v in vars(settings).items() if k in TrainSettings.__dataclass_fields__}
@@ -303,7 +306,7 @@ def _identity(settings: Settings, workers: Workers) -> dict[str, Any]:
 
 UNSAID = {"processes": 1, "precision": "fp32", "sep_mode": "seed", "markers": "new", "max_train_samples": None,
           "gradient_checkpointing": False, "patience": 0, "gates": "rho", "text_rho": None, "labels": "outcome",
-          "opening_weight": 1.0, "start_sha256": None}  # fmt: skip
+          "opening_weight": 1.0, "closing_weight": 1.0, "start_sha256": None}  # fmt: skip
 """What runs did before these settings were written down."""
 
 
@@ -391,6 +394,8 @@ def _train_rows(settings: Settings) -> pa.Table:
 
 OPENING = 2
 """Turns on which each seat makes its first decision."""
+CLOSING = 1
+"""Turns left, at most, when a seat decides for the last time."""
 
 
 def _labelled(settings: Settings, table: pa.Table) -> pa.Table:
@@ -417,9 +422,15 @@ def _dataset(
         settings.decimal_weights,
         rho=_labels(table, jitter, settings.seed),
         text_rho=settings.text_rho,
-        row_weights=np.where(table["turn"].to_numpy() <= OPENING, settings.opening_weight, 1.0),
+        row_weights=_row_weights(settings, table),
         cache=cache,
     )
+
+
+def _row_weights(settings: Settings, table: pa.Table) -> NDArray[np.float64]:
+    """``[N]`` by which the loss on each decision is weighed; one that is both first and last, by both."""
+    first, last = table["turn"].to_numpy() <= OPENING, table["turns_remaining"].to_numpy() <= CLOSING
+    return np.where(first, settings.opening_weight, 1.0) * np.where(last, settings.closing_weight, 1.0)
 
 
 def _labels(table: pa.Table, jitter: float, seed: int) -> NDArray[np.float64]:

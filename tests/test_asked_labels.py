@@ -136,3 +136,18 @@ def test_runs_that_did_not_say_had_outcomes(taught, tiny_base, tmp_path):
     train.run(settings(taught, tiny_base, tmp_path / "b", resume=str(step), **options))
     with pytest.raises(InputError, match="labels 'outcome' → 'asked'"):
         train.run(settings(taught, tiny_base, tmp_path / "c", labels="asked", resume=str(step), **options))
+
+
+def test_first_and_last_decisions_weigh_what_is_said(taught):
+    """Turns 1 and 2 are first; a seat that moves with one turn or none left does not move again."""
+    chosen = settings(taught, "x", "y", opening_weight=3.0, closing_weight=5.0)
+    table = read_steps(taught)
+    turn, left = table["turn"].to_numpy(), table["turns_remaining"].to_numpy()
+    weights = train._row_weights(chosen, table)
+    assert set(weights[turn > 2][left[turn > 2] > 1]) == {1.0}
+    assert set(weights[turn <= 2]) == {3.0}
+    assert set(weights[left <= 1]) == {5.0}
+    short = table.slice(0, 1).set_column(
+        table.column_names.index("turns_remaining"), "turns_remaining", pa.array([0], pa.int64())
+    )
+    assert train._row_weights(chosen, short).tolist() == [15.0 if turn[0] <= 2 else 5.0]

@@ -207,6 +207,8 @@ def test_a_batch_that_cannot_work_fails_before_anything_is_written(training_data
         ({"max_train_samples": 0}, "--max-train-samples 0 must be at least 1"),
         ({"play_games": -1}, "--play-games -1 must be at least 0"),
         ({"k_history": 99}, "--k-history 99 must lie in"),
+        ({"opening_weight": 0.0}, "--opening-weight 0.0 must be a positive number"),
+        ({"closing_weight": -1.0}, "--closing-weight -1.0 must be a positive number"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"resume": "nowhere"}, "no adapter in nowhere"),
     ],
