@@ -19,6 +19,7 @@ from hyperlora.base import nano_model
 from hyperlora.decode import DecodeStats
 from hyperlora.inject import adapter_modules
 from hyperlora.prompt import decision_prompt
+from hyperlora.tokenise import texts
 
 
 @lru_cache
@@ -36,15 +37,16 @@ class Recorder:
     """A scripted player that also asks Janus what it would have read."""
 
     def __init__(self, script, janus):
-        self.name, self.script, self.janus, self.texts = "recorder", script, janus, {}
+        self.name, self.script, self.janus, self.texts, self.axes = "recorder", script, janus, {}, {}
 
     def reset(self, games):
         self.script.reset(games)
         self.janus.reset(games)
 
     def act(self, view):
-        for row, text in zip(view.rows, self.janus.prompts(view), strict=True):
-            self.texts[int(row), view.turn] = text
+        axis = self.janus.axis(view)
+        for i, (row, text) in enumerate(zip(view.rows, self.janus.prompts(view), strict=True)):
+            self.texts[int(row), view.turn], self.axes[int(row), view.turn] = text, axis.row(i)
         return self.script.act(view)
 
 
@@ -86,6 +88,32 @@ def test_prompts_at_the_table_are_the_training_prompts(k_history, prompt_format)
         game = row_of[name]
         mover = seats[(games.starter[game] + turns[i] - 1) % 2]
         assert mover.texts[game, turns[i]] == text
+
+
+@pytest.mark.parametrize("prompt_format", [2, 4, 5])
+def test_answers_at_the_table_mean_what_training_targets_say(prompt_format):
+    """Where an offer takes one back, format 5 says that it stays; nobody here goes beyond a limit."""
+    games = sample("paper", 24, seed=2)
+    names = ["boulware_conceding", "linear_standard", "hardliner", "naive_concession"]
+    scripts = [RoutedPolicy([agents.make(n) for n in names], (games.id // d) % 4) for d in (1, 4)]
+    seats = [Recorder(script, JanusAgent(adapter(8, prompt_format))) for script in scripts]
+    result = play(games, *seats)
+    table = steps_table(rows_of_games(result, "x", ["a"] * 24, ["b"] * 24))
+    _, targets = texts(table, np.full(table.num_rows, 0.5, dtype=np.float32), 8, prompt_format)
+    row_of = {name: i for i, name in enumerate(dict.fromkeys(table["trajectory_id"].to_pylist()))}
+    shares = set()
+    for row, target in zip(table.to_pylist(), targets, strict=True):
+        if row["target_action"] == "ACCEPT":
+            continue
+        game, share = row_of[row["trajectory_id"]], float(target.removeprefix("OFFER "))
+        mover = seats[(games.starter[game] + row["turn"] - 1) % 2]
+        price = mover.axes[game, row["turn"]].price(share)
+        own = [p for r, p in zip(row["history_roles"], row["history_prices"], strict=True) if r == row["role"]]
+        latest, most = (own or [row["target_price"]])[-1], max if row["role"] == "buyer" else min
+        meant = most(latest, row["target_price"]) if prompt_format == 5 else row["target_price"]
+        assert price == pytest.approx(meant, abs=0.5e-4 * (row["price_high"] - row["price_low"]) + 1e-9)
+        shares.add(share)
+    assert len(shares) > 30
 
 
 def test_rho_reaches_text_flag_and_gates_together():
