@@ -3,9 +3,11 @@
 `experiments.teacher` trains it by playing; its games teach Janus. It knows what its seat knows and the goal ρ*, and thinks
 in *demands*: currency units above its own limit, as shares of a scale. So a demand of 0 is its limit, in either seat.
 
-A move is one of `MOVES`: accept, concede so much from its latest own offer (from a demand of 1 at the start), or demand what
-the goal would bring if the ZOPA were as wide as the scale. It therefore never takes an offer back, and never offers or
+A move is one of `MOVES`: accept, concede so much from its latest own offer (from a demand of 1 at the start), or open with
+what the goal would bring if the ZOPA were as wide as the scale. It therefore never takes an offer back, and never offers or
 accepts what is worse than its limit. A goal that favours the opponent is met by conceding much at once.
+
+It remembers no more than the prompt of its pupil shows: what it knew beyond that, the pupil could only guess at.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ CONCESSIONS = np.array(
 """What it may give up at a time, in shares of the scale."""
 MOVES = 2 + len(CONCESSIONS)
 ACCEPT, AT_GOAL = 0, MOVES - 1
-PAST = 10
-"""Offers of each seat that it remembers."""
+PAST = 4
+"""Latest offers of each seat that it remembers: those in the `hyperlora.prompt.K_HISTORY` slots of a prompt."""
 CLOCK = 20
 """Turns left that it tells apart; of more it knows who will have the last one."""
 FEATURES = 4 * PAST + CLOCK + 2 * (PAST - 1) + 5
@@ -46,12 +48,12 @@ SLACK = 0.005
 MIDDLE, SPREAD = 800.0, 300.0
 """What limits are normalised with, currency units."""
 SUFFIX = ".safetensors"
-KIND, SCHEMA = "goal-conditioned player", "2"
+KIND, SCHEMA = "goal-conditioned player", "3"
 
 
 def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
     """``[b, FEATURES]``: own and other offers, newest first, and which are there; turns left; what own and other offers gave
-    up, newest first; goal, seat, limit, standing offer and best offer so far.
+    up, newest first; goal, seat, limit, standing offer and the best of the other's.
 
     Args:
         view: what the seat is shown; its rows may be on different turns.
@@ -68,7 +70,7 @@ def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
     left = games.max_turns - view.turn
     left = np.where(left < CLOCK, left, CLOCK - 2 + left % 2)
     seen[np.arange(len(view)), 4 * PAST + left] = 1.0
-    offered = _demands(view, view.opponent_offers, scale)
+    offered = _demands(view, view.opponent_offers[:, -PAST:], scale)
     best = np.where(np.isnan(offered), -FAR, offered).max(axis=1, initial=-FAR)
     standing = np.nan_to_num(_demands(view, view.standing[:, None], scale)[:, 0])
     mine, theirs = demands
@@ -80,13 +82,13 @@ def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
     return seen
 
 
-def legal(view: SeatView, goal: Floats, scale: float) -> Bools:
-    """``[b, MOVES]`` accepting what suits its limit, concessions down to that limit, and the goal unless it offered more."""
+def legal(view: SeatView, scale: float) -> Bools:
+    """``[b, MOVES]`` accepting what suits its limit, concessions down to that limit, and opening at the goal."""
     latest = latest_demand(view, scale)
     allowed = np.empty((len(view), MOVES), dtype=bool)
     allowed[:, ACCEPT] = ~np.isnan(view.standing) & ~beyond_limit(view)
     allowed[:, 1:AT_GOAL] = latest[:, None] + SLACK >= CONCESSIONS
-    allowed[:, AT_GOAL] = demand_at(view.games.seat, goal) <= latest
+    allowed[:, AT_GOAL] = np.isnan(view.own_offers).all(axis=1)
     return allowed
 
 
@@ -203,7 +205,7 @@ class Teacher:
         """The best legal move."""
         goal, scale = self._goals[view.rows], self.network.scale
         scores = self.network(features(view, goal, scale))
-        return moves(view, np.where(legal(view, goal, scale), scores, -np.inf).argmax(axis=1), goal, scale)
+        return moves(view, np.where(legal(view, scale), scores, -np.inf).argmax(axis=1), goal, scale)
 
 
 def teacher_file(path: Path, scenario: str) -> Path:

@@ -29,7 +29,7 @@ BOTH = (Seat.BUYER, Seat.SELLER)
 def files(tmp_path_factory):
     """Two teachers that disagree: the one plays, the other is asked."""
     out = tmp_path_factory.mktemp("teachers")
-    return saved(out / "plays.safetensors", 3), saved(out / "asked.safetensors", 8)
+    return saved(out / "plays.safetensors", 3), saved(out / "asked.safetensors", 18)
 
 
 @pytest.fixture

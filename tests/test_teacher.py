@@ -30,6 +30,7 @@ from agents.teacher import (
 from bargain_env import MoveKind, RoutedPolicy, Scenario, Scenarios, Seat, SeatGames, SeatView
 from bargain_env.core import quantise_array
 from bargain_env.errors import InputError
+from hyperlora.prompt import K_HISTORY
 
 BOTH = list(Seat)
 NAN, HALF = math.nan, np.array([0.5])
@@ -53,8 +54,8 @@ def seen(shown, goal=0.3, scale=500.0):
     return row
 
 
-def allowed_in(shown, goal=0.5):
-    [row] = legal(shown, np.array([goal]), 500.0)
+def allowed_in(shown):
+    [row] = legal(shown, 500.0)
     return row
 
 
@@ -110,21 +111,21 @@ def test_far_offers_are_taken_for_far():
     assert found[BEST] == FAR
 
 
-def test_of_older_offers_it_knows_the_best_alone():
+def test_it_remembers_what_a_prompt_shows():
+    assert 2 * PAST == K_HISTORY
     mine, theirs = np.linspace(400, 500, 12), np.linspace(880, 800, 12)
 
-    def shown(own_11th, other_11th):
+    def shown(turn, own, other):
         pairs = np.stack([mine, theirs], axis=1)
-        pairs[1] = own_11th, other_11th
+        pairs[turn] = own, other
         return seen(view(*pairs.ravel(), max_turns=40))
 
-    before = shown(410, 870)
+    before = shown(-PAST - 1, 410, 870)
     assert before[3 * PAST : 4 * PAST].all()
     assert before[PAST : 2 * PAST].all()
-    assert (shown(420, 870) == before).all()
-    better = shown(410, 700)
-    assert np.flatnonzero(better != before).tolist() == [BEST]
-    assert better[BEST] == pytest.approx(0.4)
+    assert (shown(-PAST - 1, 420, 700) == before).all()
+    better = shown(-PAST, 470, 700)
+    assert better[BEST] == better[3 * PAST - 1] == pytest.approx(0.4)
 
 
 def test_the_clock_of_long_games_keeps_who_has_the_last_turn():
@@ -151,9 +152,9 @@ def test_the_seats_are_mirror_images():
 def test_rows_of_mixed_turns_get_what_they_would_get_alone(seat, tmp_path):
     shown, histories = mixed_view(seat, max_turns=30)
     goal = np.linspace(0, 1, len(shown))
-    teacher = Teacher(saved(tmp_path / "t", 7), goal)
+    teacher = Teacher(saved(tmp_path / "t", 9), goal)
     teacher.reset(shown.games)
-    together, allowed, played = features(shown, goal, 500.0), legal(shown, goal, 500.0), teacher.act(shown)
+    together, allowed, played = features(shown, goal, 500.0), legal(shown, 500.0), teacher.act(shown)
     assert len(set(shown.turn.tolist())) > 5
     assert len(set(played.price.tolist())) > 5
     assert 0 < played.accept.sum() < len(shown)
@@ -161,7 +162,7 @@ def test_rows_of_mixed_turns_get_what_they_would_get_alone(seat, tmp_path):
         at = np.array([row])
         alone = SeatView(at, shown.games.take(at), int(shown.turn[row]), shown.standing[at], histories[row][None])
         assert features(alone, goal[at], 500.0).tobytes() == together[row].tobytes()
-        assert (legal(alone, goal[at], 500.0)[0] == allowed[row]).all()
+        assert (legal(alone, 500.0)[0] == allowed[row]).all()
         single = teacher.act(alone)
         assert (single.accept[0], single.price.tobytes()) == (played.accept[row], played.price[row].tobytes())
 
@@ -213,18 +214,15 @@ def test_concessions_are_legal_down_to_the_limit():
 
 
 @pytest.mark.parametrize(("seat", "limit", "own", "goal"), [(0, 900.0, 500.0, 0.7), (1, 400.0, 800.0, 0.3)])
-def test_its_goal_is_a_move_unless_it_has_offered_more(seat, limit, own, goal):
-    """A demand of .8 stands, and the goal leaves it .3: an offer of 750 as buyer, of 550 as seller."""
+def test_its_goal_is_an_opening(seat, limit, own, goal):
+    """The goal leaves it .3: an offer of 750 as buyer, of 550 as seller, be it the first to move or the second."""
     seat = Seat(seat)
-    at_start, later = view(seat=seat, limit=limit), view(own, 700, seat=seat, limit=limit)
-    price = 750.0 if seat == Seat.BUYER else 550.0
-    for shown in (at_start, later):
-        assert allowed_in(shown, goal)[AT_GOAL]
+    for shown in (view(seat=seat, limit=limit), view(700, seat=seat, limit=limit)):
+        assert allowed_in(shown)[AT_GOAL]
         played = moves(shown, np.array([AT_GOAL]), np.array([goal]), 500.0)
-        assert (played.accept[0], played.price[0]) == (False, price)
-    beyond = view(price + (10 if seat == Seat.BUYER else -10), 700, seat=seat, limit=limit)
-    assert not allowed_in(beyond, goal)[AT_GOAL], "it would take an offer back"
-    assert allowed_in(beyond, goal + (0.1 if seat == Seat.BUYER else -0.1))[AT_GOAL]
+        assert (played.accept[0], played.price[0]) == (False, 750.0 if seat == Seat.BUYER else 550.0)
+    assert not allowed_in(view(own, 700, seat=seat, limit=limit))[AT_GOAL]
+    assert allowed_in(view(NAN, 700, seat=seat, limit=limit))[AT_GOAL], "a wasted turn was no opening"
 
 
 # ── no network makes it do more ───────────────────────────────────────────────────────────────────────────────────────
