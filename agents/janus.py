@@ -173,9 +173,9 @@ class JanusAgent:
             said = np.full(len(view), self.text_rho)
         return janus_prompts.prompts(view, said, self.k_history, self._format)
 
-    def axis(self, view: SeatView) -> Axis:
-        """How its answers count prices, one for each of these decisions."""
-        return janus_prompts.axis(view, self._format)
+    def axis(self, games: SeatGames) -> Axis:
+        """How its answers count prices, one for each of these games."""
+        return janus_prompts.axis(games, self._format)
 
     def answer(self, views: Sequence[SeatView], rhos: Sequence[Floats], texts: Sequence[list[str]]) -> list[Answers]:
         """Decide in several views, of either seat, as one batch.
@@ -217,7 +217,7 @@ class JanusAgent:
         may_accept = np.tile(~np.isnan(view.standing), count)
         with MODEL_LOCK:
             decided = self.scorer.decide(encode(self.adapter.tokenizer, texts), rho, may_accept, uniforms)
-        axis = self.axis(view)
+        axis = self.axis(view.games)
         return [
             playable(axis.price(np.rint(share * 1e4) / 1e4), view.games) for share in np.split(decided.price, count)
         ]
@@ -225,7 +225,7 @@ class JanusAgent:
     def _answers(self, view: SeatView, decided: Decisions, rows: slice) -> Answers:
         games, fallback = view.games, decided.fallback[rows]
         share = np.rint(decided.price[rows] * 1e4) / 1e4
-        price = playable(self.axis(view).price(share), games)
+        price = playable(self.axis(games).price(share), games)
         moves = guarded(self.guard, view, decided.accept[rows], price, fallback)
         return Answers(moves, decided.accept_probability[rows], list(decided.text[rows]))
 

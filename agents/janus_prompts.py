@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from bargain_env.core import Seat
-from bargain_env.policy import Floats, SeatView
-from hyperlora.prompt import Axis, answer_axis, decision_prompt
+from bargain_env.policy import Floats, SeatGames, SeatView
+from hyperlora.prompt import Axis, decision_prompt, price_axis
 
 
-def axis(view: SeatView, prompt_format: int) -> Axis:
-    """How the answers of a model that was trained with these prompts count prices; its parts are ``[b]``."""
-    games, own = view.games, view.own_offers
-    latest = own[:, -1] if own.shape[1] else np.full(len(view), np.nan)
-    return answer_axis(prompt_format, games.price_low, games.price_high, games.reservation, games.seat.label, latest)
+def axis(games: SeatGames, prompt_format: int) -> Axis:
+    """How a model that was trained with these prompts counts prices; its parts are ``[b]``."""
+    return price_axis(prompt_format, games.price_low, games.price_high, games.reservation, games.seat.label)
 
 
 def prompts(view: SeatView, rho: Floats, k_history: int, prompt_format: int) -> list[str]:

@@ -256,7 +256,7 @@ class Janus:
             prompt=prompt,
             written=answer.written[row],
             _janus=self,
-            _axis=self.agent.axis(view).row(row),
+            _axis=self.agent.axis(games).row(row),
             _may_accept=not np.isnan(standing),
         )
 

@@ -57,7 +57,7 @@ class Settings:
     labels: Literal["outcome", "asked"] = "outcome"
     """trl: which rho a prompt says: the settlement that its game reached, or what its player was asked to reach."""
     prompt_format: int = 2
-    """trl: prompt format, 1, 2, 3, 4 or 5 (see hyperlora.prompt)."""
+    """trl: prompt format, 1, 2, 3 or 4 (see hyperlora.prompt)."""
     k_history: int = HISTORY_LENGTH
     """trl: history slots of a prompt."""
     action_mode: Literal["box", "grid"] = "box"
@@ -126,7 +126,7 @@ def _check(settings: Settings) -> None:
         from hyperlora.prompt import PROMPT_FORMATS  # loads torch
 
         if settings.prompt_format not in PROMPT_FORMATS:
-            raise InputError(f"--prompt-format {settings.prompt_format} does not exist; choose 1, 2, 3, 4 or 5")
+            raise InputError(f"--prompt-format {settings.prompt_format} does not exist; choose 1, 2, 3 or 4")
     _refuse_other_data(settings.out)
 
 

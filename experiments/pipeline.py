@@ -29,7 +29,7 @@ from experiments.match.specs import split
 from experiments.nano_card import nano_card
 from experiments.stages import TEACHER, Data, Stage, adapter_settings, claim, require_least, run_stages
 from hyperlora.checkpoint import CONFIG
-from hyperlora.prompt import CONCEDED
+from hyperlora.prompt import SEATED
 
 SETTINGS, CALIBRATION = "pipeline.json", "calibration.json"
 ROUND_LR = 1.5e-3
@@ -100,7 +100,7 @@ def run(settings: Settings) -> Path:
         *data.stages(out),
         Stage("pretrain", model / "base" / "config.json", lambda: pretrain.run(
             pretrain.Settings(ready, model / "base", max_steps=settings.base_steps, batch_size=settings.batch_size,
-                              prompt_format=CONCEDED, seed=settings.seed, quiet=settings.quiet))),
+                              prompt_format=SEATED, seed=settings.seed, quiet=settings.quiet))),
         Stage("train", out / "train" / "final" / CONFIG, lambda: train.run(adapter)),
         *(stage for k in range(rounds) for stage in _round(settings, adapter, out, k)),
         Stage("publish", model / "adapter" / CONFIG, lambda: publish(_trained(out, rounds), model, settings)),

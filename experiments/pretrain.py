@@ -63,7 +63,7 @@ class Settings:
     decimal_weights: tuple[float, float, float, float] = (1.0, 1.0, 0.3, 0.1)
     """Weight of the loss on each decimal of a price."""
     prompt_format: int = 2
-    """1, 2, 3, 4 or 5 (see hyperlora.prompt): what adapters on it will read."""
+    """1, 2, 3 or 4 (see hyperlora.prompt): what adapters on it will read."""
     seed: int = 0
     """Of initial weights, row order and the shuffled rho."""
     token_cache: str = "auto"

@@ -14,7 +14,7 @@ from rich.console import Console
 from bargain_env.errors import InputError
 from bargain_env.files import replacing
 from experiments import collect, prepare, teacher, train
-from hyperlora.prompt import CONCEDED
+from hyperlora.prompt import SEATED
 
 TEACHER = "teacher.safetensors"
 STRATEGIES = "train,population:60@train"
@@ -130,7 +130,7 @@ def adapter_settings(
         dropout=0.0,
         batch_size=batch_size,
         grad_accum=1,
-        prompt_format=CONCEDED,
+        prompt_format=SEATED,
         labels="asked" if asked else "outcome",
         opening_weight=3.0 if asked else 1.0,
         closing_weight=3.0 if asked else 1.0,

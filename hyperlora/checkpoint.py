@@ -169,7 +169,7 @@ def prepare_model(
         model: from `load_base`; changed in place.
         tokenizer: its tokenizer; changed in place.
         settings: shape of the adapter.
-        prompt_format: one of `hyperlora.prompt.PROMPT_FORMATS`.
+        prompt_format: 1, 2, 3 or 4.
         seed: of the initial A and gate networks.
         markers: ``new`` tokens with rows of their own, or ``existing`` ones, which leave the tokenizer alone and make
             exports plain LoRAs.

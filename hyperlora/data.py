@@ -109,7 +109,7 @@ class NegotiationDataset(Dataset):
         tokenizer: whose ids to use.
         k_history: history slots.
         max_length: longest sequence; a longer prompt loses tokens at its front, the target never does.
-        prompt_format: one of `hyperlora.prompt.PROMPT_FORMATS`; 4 and 5 need the column ``role``.
+        prompt_format: 1, 2, 3 or 4; the last needs the column ``role``.
         decimal_weights: weight of the loss on each decimal of a price. The last ones are mostly noise: prices of the
             games that people train on are known to a share of the range, not to 1e-4 of it.
         prompt_weight: weight of the loss on each prompt token; above 0 only to pretrain a base, which learns to read

@@ -27,7 +27,7 @@ from .binding import bind_rho
 from .data import NegotiationDataset
 from .decode.scorer import Scorer
 from .losses import IGNORE, target_logits
-from .prompt import answer_axis
+from .prompt import price_axis
 
 BUCKETS = 10
 
@@ -60,10 +60,8 @@ def decision_facts(table: pa.Table, prompt_format: int = 2) -> DecisionFacts:
         ids = table["trajectory_id"].to_numpy(zero_copy_only=False)
         episode = np.unique(ids[keep], return_inverse=True)[1].astype(np.int64)
     if "role" in known:
+        sides = [price_axis(prompt_format, low[keep], high[keep], limit[keep], seat) for seat in ("buyer", "seller")]
         price, buys = _own_last_price(table)[keep], table["role"].to_numpy(zero_copy_only=False)[keep] == "buyer"
-        sides = [
-            answer_axis(prompt_format, low[keep], high[keep], limit[keep], seat, price) for seat in ("buyer", "seller")
-        ]
         last = np.where(buys, *(np.clip((price - axis.origin) / axis.span, 0.0, 1.0) for axis in sides))
     nothing_stands = pyarrow.compute.is_null(table["last_offer_price"], nan_is_null=True).to_numpy()
     return DecisionFacts(~nothing_stands[keep], episode, last)

@@ -13,20 +13,12 @@ seats, and the last offer is the opponent's, but who opens a game has nothing to
 ``hidden`` may be either's. And every offer is its distance from that limit in the own favour, over the width of the range: a
 buyer's 0.2 is a fifth of the range below its limit, and -0.1 a tenth beyond it. So what ρ asks for does not move with the
 limit, both seats read the same numbers, and an answer cannot name a price beyond the own limit.
-
-Format 5 is format 4 told in concessions. The latest offer of each seat is told as there; in the place of an older one stands
-what its seat gave up from it to its next, and an answer after the first offer says what that gives up, all over the width of
-the range. Nothing is lost, as each offer follows from the next and the step between them. But who concedes as much as was
-conceded to him, or stands still, is then told by equal numbers or by 0, no longer by differences of differences, and an
-answer needs no subtraction. Nor can it take an offer back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 SPECIAL_TOKENS = [
     "<RHO>",
@@ -41,7 +33,7 @@ SPECIAL_TOKENS = [
     "<INSTRUCTION>",
     "<OUTPUT>",
 ]
-"""Markers of prompt formats 2, 4 and 5."""
+"""Markers of prompt formats 2 and 4."""
 
 SPECIAL_TOKENS_V1 = [
     "<RHO>",
@@ -59,23 +51,16 @@ SPECIAL_TOKENS_V1 = [
 SPECIAL_TOKENS_V3 = [marker for marker in SPECIAL_TOKENS if marker != "<HISTORY_LEN>"]
 """Markers of prompt format 3."""
 
-STATIC_FIRST, SEATED, CONCEDED = 3, 4, 5
-"""The prompt format whose prompts begin as those of earlier turns do, the one seen from the own seat, and the one whose
-history says what was conceded."""
+STATIC_FIRST, SEATED = 3, 4
+"""The prompt format whose prompts begin as those of earlier turns do, and the one seen from the own seat."""
 
 K_HISTORY = 8
 """History slots in a prompt."""
 
 INSTRUCTION = "Output exactly one of:\nACCEPT\nOFFER <PRICE_NORM>"
-PADDING = {1: "PAD:0.0000", **dict.fromkeys((2, SEATED, CONCEDED), "EMPTY:EMPTY")}
-_MARKERS = {
-    1: SPECIAL_TOKENS_V1,
-    STATIC_FIRST: SPECIAL_TOKENS_V3,
-    **dict.fromkeys((2, SEATED, CONCEDED), SPECIAL_TOKENS),
-}
+PADDING = {1: "PAD:0.0000", 2: "EMPTY:EMPTY", SEATED: "EMPTY:EMPTY"}
+_MARKERS = {1: SPECIAL_TOKENS_V1, 2: SPECIAL_TOKENS, STATIC_FIRST: SPECIAL_TOKENS_V3, SEATED: SPECIAL_TOKENS}
 PROMPT_FORMATS = tuple(sorted(_MARKERS))
-FROM_SEAT = (SEATED, CONCEDED)
-"""Formats whose prompts say whose they are, and count prices from the own limit."""
 
 
 def markers(prompt_format: int = 2) -> list[str]:
@@ -85,7 +70,7 @@ def markers(prompt_format: int = 2) -> list[str]:
         ValueError: there is no such format.
     """
     if prompt_format not in _MARKERS:
-        raise ValueError(f"prompt format {prompt_format} does not exist; choose 1, 2, 3, 4 or 5")
+        raise ValueError(f"prompt format {prompt_format} does not exist; choose 1, 2, 3 or 4")
     return list(_MARKERS[prompt_format])
 
 
@@ -103,22 +88,19 @@ class Axis(NamedTuple):
         origin: price at 0, in currency units; a number, or an array of them.
         span: from there to 1, signed; negative where a number grows as the price falls.
         least: 0, or -1 where prices on the other side of the origin are told.
-        most: larger numbers mean the price of this one.
     """
 
     origin: Any
     span: Any
     least: float
-    most: Any = 1.0
 
     def price(self, share: Any) -> Any:
         """Price of a number, in currency units."""
-        return self.origin + np.minimum(share, self.most) * self.span
+        return self.origin + share * self.span
 
     def row(self, i: int) -> Axis:
         """One of several."""
-        most = self.most if isinstance(self.most, float) else float(self.most[i])
-        return Axis(float(self.origin[i]), float(self.span[i]), self.least, most)
+        return Axis(float(self.origin[i]), float(self.span[i]), self.least)
 
     def text(self, price: float) -> str:
         """Number of a price, with four decimals; 0 where the range is degenerate."""
@@ -130,48 +112,20 @@ def price_axis(prompt_format: int, low: Any, high: Any, reservation: Any, seat: 
     """The axis of one decision, or of many of one seat with arrays for ``low``, ``high`` and ``reservation``.
 
     Args:
-        prompt_format: one of `PROMPT_FORMATS`.
+        prompt_format: 1, 2, 3 or 4.
         low: lower end of the public range.
         high: upper end.
-        reservation: own limit (formats 4 and 5 only).
-        seat: ``buyer`` or ``seller``, who decides (formats 4 and 5 only).
+        reservation: own limit (format 4 only).
+        seat: ``buyer`` or ``seller``, who decides (format 4 only).
 
     Raises:
-        ValueError: format 4 or 5 without a seat.
+        ValueError: format 4 without a seat.
     """
-    if prompt_format not in FROM_SEAT:
+    if prompt_format != SEATED:
         return Axis(low, high - low, 0.0)
     if seat is None:
-        raise _seatless(prompt_format)
+        raise ValueError("prompt format 4 is seen from the own seat; give the seat")
     return Axis(reservation, low - high if seat == "buyer" else high - low, -1.0)
-
-
-def answer_axis(prompt_format: int, low: Any, high: Any, reservation: Any, seat: str | None, own_last: Any) -> Axis:
-    """The axis of the answer to one decision, or to many of one seat: that of its prompt, but for format 5.
-
-    There an offer after the first is told as what it gives up from the one before; more than is left means the own limit.
-
-    Args:
-        own_last: the seat's latest offer, NaN before its first.
-        (others): as in `price_axis`.
-
-    Raises:
-        ValueError: format 4 or 5 without a seat.
-    """
-    axis = price_axis(prompt_format, low, high, reservation, seat)
-    if prompt_format != CONCEDED:
-        return axis
-    first = np.isnan(own_last)
-    left = np.divide(own_last - axis.origin, axis.span)
-    origin, span = np.where(first, axis.origin, own_last), np.where(first, axis.span, -np.asarray(axis.span))
-    most = np.where(first, 1.0, np.clip(left, 0.0, 1.0))
-    if np.ndim(own_last) == 0:
-        return Axis(float(origin), float(span), axis.least, float(most))
-    return Axis(origin, span, axis.least, most)
-
-
-def _seatless(prompt_format: int) -> ValueError:
-    return ValueError(f"prompt format {prompt_format} is seen from the own seat; give the seat")
 
 
 def is_failure(rho: float) -> bool:
@@ -203,11 +157,8 @@ def build_history_str(
     k: int = K_HISTORY,
     prompt_format: int = 2,
     axis: Axis | None = None,
-    seat: str | None = None,
 ) -> tuple[str, int]:
     """The last ``k`` offers in ``k`` fixed slots, oldest first, padded in front; format 3 has no padding.
-
-    In format 5 an offer that its seat has followed up by another is told as what was given up by that.
 
     Args:
         roles: ``buyer`` or ``seller`` for each past offer, oldest first.
@@ -215,40 +166,16 @@ def build_history_str(
         low: lower end of the public range.
         high: upper end.
         k: number of slots.
-        prompt_format: one of `PROMPT_FORMATS`.
-        axis: from `price_axis`; by default from ``low`` to ``high``, which is right but for formats 4 and 5.
-        seat: ``buyer`` or ``seller``, who decides (format 5 only).
+        prompt_format: 1, 2, 3 or 4.
+        axis: from `price_axis`; by default from ``low`` to ``high``, which is right but for format 4.
 
     Returns:
         The text and the number of slots that hold an offer.
-
-    Raises:
-        ValueError: format 5 without a seat.
     """
     axis = Axis(low, high - low, 0.0) if axis is None else axis
-    offers = list(zip(roles, prices, strict=True))[-k:]
-    if prompt_format == CONCEDED:
-        if seat is None:
-            raise _seatless(prompt_format)
-        entries = _concessions(offers, axis, seat)
-    else:
-        entries = [f"{role}:{axis.text(price)}" for role, price in offers]
+    entries = [f"{role}:{axis.text(price)}" for role, price in list(zip(roles, prices, strict=True))[-k:]]
     padding = [] if prompt_format == STATIC_FIRST else [PADDING[prompt_format]] * (k - len(entries))
     return " ".join(padding + entries), len(entries)
-
-
-def _concessions(offers: Sequence[tuple[str, float]], axis: Axis, seat: str) -> list[str]:
-    """The entries of format 5."""
-    following: dict[str, float] = {}
-    entries = []
-    for role, price in reversed(offers):
-        if role in following:
-            toward = -axis.span if role == seat else axis.span
-            entries.append(f"{role}:{Axis(0.0, toward, axis.least).text(following[role] - price)}")
-        else:
-            entries.append(f"{role}:{axis.text(price)}")
-        following[role] = price
-    return entries[::-1]
 
 
 def build_prompt(
@@ -272,18 +199,18 @@ def build_prompt(
         turns_remaining: ``max_turns - turn``.
         reservation_norm: own limit, normalised.
         last_offer_norm_str: the other side's latest offer as `Axis.text` says it, or ``NA``.
-        history_len: filled history slots (formats 2, 4 and 5).
+        history_len: filled history slots (formats 2 and 4).
         history_str: from `build_history_str`, in the same format.
-        prompt_format: one of `PROMPT_FORMATS`.
-        seat: ``buyer`` or ``seller``, who decides (formats 4 and 5 only).
+        prompt_format: 1, 2, 3 or 4.
+        seat: ``buyer`` or ``seller``, who decides (format 4 only).
 
     Raises:
-        ValueError: format 4 or 5 without a seat.
+        ValueError: format 4 without a seat.
     """
-    if prompt_format in FROM_SEAT and seat is None:
-        raise _seatless(prompt_format)
+    if prompt_format == SEATED and seat is None:
+        raise ValueError("prompt format 4 is seen from the own seat; give the seat")
     request = [format_rho_text(rho, prompt_format), *([] if prompt_format == 1 else [format_success_text(rho)])]
-    whose = f"{seat}:" if prompt_format in FROM_SEAT else ""
+    whose = f"{seat}:" if prompt_format == SEATED else ""
     limit, instruction = f"<RESERVATION_NORM> {whose}{reservation_norm:.4f}", f"<INSTRUCTION> {INSTRUCTION}"
     clock = [f"<TURN> {turn} / {max_turns}", f"<TURNS_REMAINING> {turns_remaining}"]
     last, history = f"<LAST_OFFER_NORM> {last_offer_norm_str}", f"<HISTORY> {history_str}"
@@ -291,7 +218,7 @@ def build_prompt(
         history = f"<HISTORY> {history_str}" if history_str else "<HISTORY>"
         lines = [*request, limit, instruction, history, *clock, last]
     else:
-        filled = [f"<HISTORY_LEN> {history_len}"] if prompt_format in (2, *FROM_SEAT) else []
+        filled = [f"<HISTORY_LEN> {history_len}"] if prompt_format in (2, SEATED) else []
         lines = [*request, *clock, limit, last, *filled, history, instruction]
     return "\n".join([*lines, "<OUTPUT>\n"])
 
@@ -335,7 +262,7 @@ def decision_prompt(
         (others): as in `build_prompt` and `build_history_str`.
     """
     axis = price_axis(prompt_format, low, high, reservation, seat)
-    history, filled = build_history_str(roles, prices, low, high, k, prompt_format, axis, seat)
+    history, filled = build_history_str(roles, prices, low, high, k, prompt_format, axis)
     last = "NA" if last_offer is None else axis.text(last_offer)
     return build_prompt(
         rho=rho,

@@ -8,6 +8,7 @@ there should be none, prices that are no finite numbers, seats without a name) h
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from .prompt import CONCEDED, FROM_SEAT, STATIC_FIRST, Axis, answer_axis, price_axis
+from .prompt import SEATED, STATIC_FIRST, price_axis
 from .spelling import SCALE, Floats, Ints, rounded
 
 SEATS = ("buyer", "seller")
@@ -66,27 +67,27 @@ def codes(table: pa.Table, said: NDArray[np.float32], k: int, prompt_format: int
         table: see `hyperlora.tokenise.texts`.
         said: ``[N]`` the ρ that prompts ask for.
         k: history slots.
-        prompt_format: one of `hyperlora.prompt.PROMPT_FORMATS`.
+        prompt_format: 1, 2, 3 or 4.
 
     Raises:
         Unspellable: see `Unspellable`.
     """
     low, high, limit = (_floats(table, name) for name in ("price_low", "price_high", "reservation_price"))
-    seat = _seats(table["role"]) if prompt_format in FROM_SEAT else np.zeros(len(low), dtype=np.int64)
-    history = _History.of(table, k)
-    range_and_limit = low, high, limit
-    axis = _either(seat, *(price_axis(prompt_format, *range_and_limit, name) for name in SEATS))
-    latest = history.latest(seat)
-    answers = _either(seat, *(answer_axis(prompt_format, *range_and_limit, name, latest) for name in SEATS))
+    seat = _seats(table["role"]) if prompt_format == SEATED else np.zeros(len(low), dtype=np.int64)
+    buys, sells = (price_axis(prompt_format, low, high, limit, name) for name in SEATS)
+    least = buys.least
+    origin, span = buys.origin, np.where(seat == 0, buys.span, sells.span)
+
+    def share(prices: Floats, row: Ints | slice = slice(None)) -> Ints:
+        with np.errstate(all="ignore"):
+            return _rounded((prices - origin[row]) / span[row], least)
+
     last, stands = _nullable(table, "last_offer_price")
     turn, turns = _counts(table, "turn"), _counts(table, "max_turns")
     impasse = np.asarray(said, dtype=np.float64) <= -0.5  # the rule of `hyperlora.prompt.is_failure`
     asked = _rounded(said.astype(np.float64), 0.0, 100 if prompt_format == 1 else SCALE)
-    told = _told(axis, history.prices, history.rows)
-    if prompt_format == CONCEDED:
-        told = _conceded(history, told, axis, seat)
-    entries, filled = history.last(told, k)
-    accept, target = _answers(table, answers)
+    entries, filled = _entries(table, k, share)
+    accept, target = _answers(table, share)
     there = np.arange(k) >= k - filled[:, None]
     lines = {
         "RHO": np.where(impasse, NOTHING, asked),
@@ -94,7 +95,7 @@ def codes(table: pa.Table, said: NDArray[np.float32], k: int, prompt_format: int
         "TURN": (turn << 32) + turns,
         "TURNS_REMAINING": turns - turn,
         "RESERVATION_NORM": _rounded((limit - low) / (high - low), 0.0) * 2 + seat,
-        "LAST_OFFER_NORM": np.where(stands, _told(axis, np.where(stands, last, axis.origin)), NOTHING),
+        "LAST_OFFER_NORM": np.where(stands, share(np.where(stands, last, origin)), NOTHING),
         "HISTORY_LEN": filled,
         HISTORY: (filled > 0).astype(np.int64) if prompt_format == STATIC_FIRST else np.zeros_like(filled),
         "INSTRUCTION": np.zeros_like(filled),
@@ -103,17 +104,6 @@ def codes(table: pa.Table, said: NDArray[np.float32], k: int, prompt_format: int
     layout = (((filled * 2 + stands) * 2 + impasse) * 2 + accept) * 2 + seat
     shown = there if prompt_format == STATIC_FIRST else np.ones_like(there)
     return Codes(lines, np.where(there, entries, NOTHING), shown, target, layout)
-
-
-def _either(seat: Ints, buys: Axis, sells: Axis) -> Axis:
-    """The axes of N rows, each of its own seat."""
-    return Axis(np.where(seat == 0, buys.origin, sells.origin), np.where(seat == 0, buys.span, sells.span), buys.least)
-
-
-def _told(axis: Axis, prices: Floats, row: Ints | slice = slice(None)) -> Ints:
-    """``[M]`` codes of prices that rows tell; of the rows one after another by default."""
-    with np.errstate(all="ignore"):
-        return _rounded((prices - axis.origin[row]) / axis.span[row], axis.least)
 
 
 def _rounded(shares: Floats, least: float, scale: int = SCALE) -> Ints:
@@ -170,78 +160,27 @@ def _seats(roles: pa.ChunkedArray | pa.Array) -> Ints:
     return found.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class _History:
-    """The offers of all rows, one row after another.
-
-    Attributes:
-        counts: ``[N]`` offers of each row.
-        rows: ``[M]`` row of each offer.
-        seats: ``[M]`` whose it is, as `_seats`.
-        prices: ``[M]`` currency units.
-    """
-
-    counts: Ints
-    rows: Ints
-    seats: Ints
-    prices: Floats
-
-    @classmethod
-    def of(cls, table: pa.Table, k: int) -> _History:
-        roles, prices = (_plain(table[name]) for name in ("history_roles", "history_prices"))
-        for lists in (roles, prices):
-            if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)) or lists.null_count:
-                raise Unspellable
-        counts = prices.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
-        if k < 1 or not np.array_equal(counts, roles.value_lengths().to_numpy(zero_copy_only=False)):
+def _entries(table: pa.Table, k: int, share: Callable[..., Ints]) -> tuple[Ints, Ints]:
+    """``[N, k]`` codes of the last offers, the latest last, and ``[N]`` how many of the slots hold one."""
+    roles, prices = (_plain(table[name]) for name in ("history_roles", "history_prices"))
+    for lists in (roles, prices):
+        if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)) or lists.null_count:
             raise Unspellable
-        offers, there = _nullable(pa.table({"price": prices.flatten()}), "price")
-        if not there.all():
-            raise Unspellable
-        return cls(counts, np.repeat(np.arange(len(counts)), counts), _seats(roles.flatten()), offers)
-
-    def latest(self, seat: Ints) -> Floats:
-        """``[N]`` the latest offer of the seat of each row, NaN where it has made none."""
-        own = np.flatnonzero(self.seats == seat[self.rows])
-        found = np.full(len(self.counts), np.nan)
-        found[self.rows[own]] = self.prices[own]  # the last assignment to a row stays
-        return found
-
-    def last(self, told: Ints, k: int) -> tuple[Ints, Ints]:
-        """``[N, k]`` codes of the last offers, the latest last, and ``[N]`` how many of the slots hold one.
-
-        ``told`` ``[M]`` is the number that each offer is told as.
-        """
-        codes = (told + SCALE) * 2 + self.seats
-        first = np.cumsum(self.counts) - k  # of the last k offers of each row, some of which are of the row before
-        where = np.clip(first[:, None] + np.arange(k), 0, max(len(codes) - 1, 0))
-        filled = np.minimum(self.counts, k)
-        return (codes[where] if len(codes) else np.zeros((len(filled), k), dtype=np.int64)), filled
+    counts = prices.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    if k < 1 or not np.array_equal(counts, roles.value_lengths().to_numpy(zero_copy_only=False)):
+        raise Unspellable
+    row = np.repeat(np.arange(len(counts)), counts)
+    offers, there = _nullable(pa.table({"price": prices.flatten()}), "price")
+    if not there.all():
+        raise Unspellable
+    codes = (share(offers, row) + SCALE) * 2 + _seats(roles.flatten())
+    filled = np.minimum(counts, k)
+    first = np.cumsum(counts) - k  # of the last k offers of each row, some of which are of the row before
+    where = np.clip(first[:, None] + np.arange(k), 0, max(len(codes) - 1, 0))
+    return (codes[where] if len(codes) else np.zeros((len(counts), k), dtype=np.int64)), filled
 
 
-def _conceded(history: _History, told: Ints, axis: Axis, seat: Ints) -> Ints:
-    """``told`` with what was given up in the place of offers that their seat has followed up.
-
-    Args:
-        history: M offers of N rows.
-        told: ``[M]`` their codes.
-        axis: of the N rows.
-        seat: ``[N]`` who decides.
-    """
-    told = told.copy()
-    for side in range(len(SEATS)):
-        offers = np.flatnonzero(history.seats == side)
-        here, following = offers[:-1], offers[1:]
-        same = history.rows[here] == history.rows[following]
-        here, following = here[same], following[same]
-        row = history.rows[here]
-        toward = np.where(seat[row] == side, -axis.span[row], axis.span[row])
-        given = Axis(np.zeros(len(row)), toward, axis.least)
-        told[here] = _told(given, history.prices[following] - history.prices[here])
-    return told
-
-
-def _answers(table: pa.Table, axis: Axis) -> tuple[NDArray[np.bool_], Ints]:
+def _answers(table: pa.Table, share: Callable[..., Ints]) -> tuple[NDArray[np.bool_], Ints]:
     """``[N]`` whether the answer is to accept, and its code."""
     actions = _plain(table["target_action"])
     if not (pa.types.is_string(actions.type) or pa.types.is_large_string(actions.type)):
@@ -253,5 +192,5 @@ def _answers(table: pa.Table, axis: Axis) -> tuple[NDArray[np.bool_], Ints]:
     price, there = _nullable(table, "target_price")
     if not (there | accept).all():
         raise Unspellable
-    offered = np.maximum(_told(axis, price), 0)
+    offered = np.maximum(share(price), 0)
     return accept, np.where(accept, NOTHING, offered)

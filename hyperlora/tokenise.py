@@ -7,7 +7,6 @@ table some rows, and one of every layout that is new, are tokenised whole too, a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from bargain_env.errors import InputError
 
-from .prompt import FROM_SEAT, answer_axis, decision_prompt, decision_target
+from .prompt import SEATED, decision_prompt, decision_target, price_axis
 from .slots import ENTRY, HISTORY, LAST, TARGET, Codes, Unspellable, codes, cut
 from .spelling import Ints, Pieces, joined
 from .tokens import encode
@@ -70,7 +69,7 @@ class Spelling:
         tokenizer: whose ids to use.
         k_history: history slots.
         max_length: longest sequence; a longer prompt loses tokens at its front, the target never does.
-        prompt_format: one of `hyperlora.prompt.PROMPT_FORMATS`.
+        prompt_format: 1, 2, 3 or 4.
     """
 
     tokenizer: Any
@@ -88,14 +87,12 @@ def used_columns(table: pa.Table, prompt_format: int) -> list[str]:
     """The columns that prompts and answers are made of, ρ aside.
 
     Raises:
-        InputError: format 4 or 5 without the column ``role``.
+        InputError: format 4 without the column ``role``.
     """
-    if prompt_format not in FROM_SEAT:
+    if prompt_format != SEATED:
         return list(FACTS)
     if "role" not in table.column_names:
-        raise InputError(
-            f"prompt format {prompt_format} needs the column 'role'; make the table with `python -m experiments.prepare`"
-        )
+        raise InputError("prompt format 4 needs the column 'role'; make the table with `python -m experiments.prepare`")
     return [*FACTS, "role"]
 
 
@@ -121,7 +118,7 @@ def whole(table: pa.Table, said: NDArray[np.float32], how: Spelling) -> Iterator
     """`in_pieces` by the book: every prompt is written out and tokenised, by the tokenizer's own threads.
 
     Raises:
-        InputError: a target does not fit in ``max_length``, or format 4 or 5 without the column ``role``.
+        InputError: a target does not fit in ``max_length``, or format 4 without the column ``role``.
     """
     for start in range(0, table.num_rows, CHUNK):
         yield _row_by_row(table.slice(start, CHUNK), said[start : start + CHUNK], how)
@@ -285,13 +282,13 @@ def texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int)
     """Prompt and answer of every row, none of which has a degenerate price range.
 
     Args:
-        table: columns `FACTS`, and ``role`` for formats 4 and 5.
+        table: columns `FACTS`, and ``role`` for format 4.
         rho: ``[N]`` what the prompts ask for.
         k: history slots.
-        prompt_format: one of `hyperlora.prompt.PROMPT_FORMATS`.
+        prompt_format: 1, 2, 3 or 4.
 
     Raises:
-        InputError: format 4 or 5 without the column ``role``.
+        InputError: format 4 without the column ``role``.
     """
     columns = {name: table[name].to_pylist() for name in used_columns(table, prompt_format)}
     prompts, targets = [], []
@@ -314,8 +311,6 @@ def texts(table: pa.Table, rho: NDArray[np.float32], k: int, prompt_format: int)
                 seat=row.get("role"),
             )
         )
-        own = [p for r, p in zip(row["history_roles"], row["history_prices"], strict=True) if r == row.get("role")]
-        latest = own[-1] if own else math.nan
-        axis = answer_axis(prompt_format, low, high, row["reservation_price"], row.get("role"), latest)
+        axis = price_axis(prompt_format, low, high, row["reservation_price"], row.get("role"))
         targets.append(decision_target(row["target_action"], row["target_price"], axis))
     return prompts, targets

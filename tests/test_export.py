@@ -137,7 +137,7 @@ def test_what_fails_leaves_nothing(data, tmp_path, monkeypatch):
         ("trl", {"n_prices": 27}, "--n-prices belongs to --to minari"),
         ("minari", {"prompt_format": 3}, "--prompt-format belongs to --to trl"),
         ("minari", {"n_prices": 27}, "belongs to --action-mode grid"),
-        ("trl", {"prompt_format": 6}, "--prompt-format 6"),
+        ("trl", {"prompt_format": 5}, "--prompt-format 5"),
         ("trl", {"k_history": 9}, "--k-history 9"),
         ("trl", {"labels": "asked"}, "no player .* was asked"),
         ("datasets", {"episodes": 0}, "--episodes 0"),

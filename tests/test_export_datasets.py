@@ -128,7 +128,7 @@ def test_prompts_are_what_training_tokenises(data, load):
 
     tokenizer = load_base("janus-nano")[1]
     texts = {}
-    for prompt_format, k in ((2, 8), (3, 3), (4, 8), (5, 8)):
+    for prompt_format, k in ((2, 8), (3, 3), (4, 8)):
         found = load("trl", prompt_format=prompt_format, k_history=k)["eval"]
         table = read_steps(data, "eval")
         trained = NegotiationDataset(table, tokenizer, k_history=k, prompt_format=prompt_format)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 
 import numpy as np
@@ -17,15 +16,7 @@ from hyperlora import (
     format_rho_text,
     normalize_price,
 )
-from hyperlora.prompt import (
-    SPECIAL_TOKENS_V1,
-    answer_axis,
-    build_target,
-    decision_prompt,
-    decision_target,
-    markers,
-    price_axis,
-)
+from hyperlora.prompt import SPECIAL_TOKENS_V1, build_target, decision_prompt, decision_target, markers, price_axis
 from hyperlora.tokens import add_markers, encode, tokenizer_digest
 
 SUCCESS = """<RHO> 0.5300
@@ -163,42 +154,17 @@ def test_format_4_counts_from_the_own_limit():
         x for i, x in enumerate(seen_by("buyer", 850.0, 2).split("\n")) if i not in range(4, 8)
     ]
     assert "<LAST_OFFER_NORM> 0.7308" in seen_by("buyer", 850.0, 2)
-    for prompt_format in (4, 5):
-        with pytest.raises(ValueError, match="give the seat"):
-            seen_by(None, 850.0, prompt_format)
-        with pytest.raises(ValueError, match="give the seat"):
-            build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", 0, "", prompt_format=prompt_format)
-        assert markers(prompt_format) == SPECIAL_TOKENS
-
-
-@pytest.mark.parametrize("seat", ["buyer", "seller"])
-def test_format_5_tells_older_offers_by_what_was_given_up_after_them(seat):
-    """The oldest are not among the eight slots; each concession is a share of the range of 1,000, whoever reads it."""
-    buys, sells = [400.0, 410.0, 410.0, 450.0, 449.0], [900.0, 890.0, 890.0, 850.0, 850.0]
-    roles = ["buyer", "seller"] * 5 if seat == "buyer" else ["seller", "buyer"] * 5
-    firsts, seconds = (buys, sells) if seat == "buyer" else (sells, buys)
-    prices = [price for pair in zip(firsts, seconds, strict=True) for price in pair]
-    text, filled = build_history_str(roles, prices, 0.0, 1000.0, 8, 5, price_axis(5, 0.0, 1000.0, 600.0, seat), seat)
-    told = {
-        "buyer": ["0.0000", "0.0400", "-0.0010", "0.1510" if seat == "buyer" else "-0.1510"],
-        "seller": ["0.0000", "0.0400", "0.0000", "0.2500" if seat == "seller" else "-0.2500"],
-    }
-    assert filled == 8
-    for role, numbers in told.items():
-        assert [entry.split(":")[1] for entry in text.split(" ") if entry.startswith(role)] == numbers
-    same = build_history_str(roles[:2], prices[:2], 0.0, 1000.0, 8, 4, price_axis(4, 0.0, 1000.0, 600.0, seat))
-    assert (
-        build_history_str(roles[:2], prices[:2], 0.0, 1000.0, 8, 5, price_axis(5, 0.0, 1000.0, 600.0, seat), seat)
-        == same
-    ), "nobody has followed up"
     with pytest.raises(ValueError, match="give the seat"):
-        build_history_str(roles, prices, 0.0, 1000.0, 8, 5)
+        seen_by(None, 850.0)
+    with pytest.raises(ValueError, match="give the seat"):
+        build_prompt(0.53, 7, 20, 13, 0.8421, "0.4123", 0, "", prompt_format=4)
+    assert markers(4) == SPECIAL_TOKENS
 
 
 def test_in_format_4_the_seats_are_mirror_images():
     """A buyer who sees what a seller sees, mirrored in the middle of the range, reads the same numbers."""
     other = {"buyer": "seller", "seller": "buyer"}
-    for prompt_format, same in ((2, False), (4, True), (5, True)):
+    for prompt_format, same in ((2, False), (4, True)):
         buys = seen_by("buyer", 900.0, prompt_format)
         sells = seen_by("seller", 800.0, prompt_format, ("seller", "buyer"), (1250.0, 550.0), 550.0)
         swapped = "".join(other.get(word, word) for word in re.split(r"(buyer|seller)", sells))
@@ -212,8 +178,8 @@ def test_a_first_offer_has_no_seat_but_in_format_4():
     def opening(seat, prompt_format):
         return decision_prompt(0.2, 1, 20, 800.0, [], [], None, 200.0, 1500.0, prompt_format=prompt_format, seat=seat)
 
-    same = {k: opening("buyer", k) == opening("seller", k) for k in (1, 2, 3, 4, 5)}
-    assert same == {1: True, 2: True, 3: True, 4: False, 5: False}
+    same = {k: opening("buyer", k) == opening("seller", k) for k in (1, 2, 3, 4)}
+    assert same == {1: True, 2: True, 3: True, 4: False}
 
 
 @pytest.mark.parametrize(("seat", "sign"), [("buyer", -1.0), ("seller", 1.0)])
@@ -227,27 +193,6 @@ def test_answers_of_format_4_stay_within_the_limit(seat, sign):
     many = price_axis(4, *(np.array([value] * 2) for value in (200.0, 1500.0, 850.0)), seat)
     assert many.price(np.array([0.0, 0.1])).tolist() == [850.0, 850.0 + sign * 130.0]
     assert many.row(1) == axis
-
-
-@pytest.mark.parametrize(("seat", "sign"), [("buyer", -1.0), ("seller", 1.0)])
-def test_answers_of_format_5_say_what_is_given_up(seat, sign):
-    """From the own latest offer, 260 of 1,300 beyond the limit; a first one is told as in format 4."""
-    latest = 850.0 + sign * 260.0
-    axis = answer_axis(5, 200.0, 1500.0, 850.0, seat, latest)
-    assert decision_target("OFFER", latest, axis) == "OFFER 0.0000"
-    assert decision_target("OFFER", latest - sign * 13.0, axis) == "OFFER 0.0100"
-    assert decision_target("OFFER", latest + sign * 13.0, axis) == "OFFER 0.0000", "taking back cannot be said"
-    assert (axis.price(0.01), axis.price(0.2)) == (latest - sign * 13.0, 850.0)
-    assert axis.price(0.9) == 850.0, "more than is left is the own limit"
-    first = answer_axis(5, 200.0, 1500.0, 850.0, seat, math.nan)
-    assert first == price_axis(4, 200.0, 1500.0, 850.0, seat)
-    many = answer_axis(
-        5, *(np.array([x] * 3) for x in (200.0, 1500.0, 850.0)), seat, np.array([latest, math.nan, 850.0])
-    )
-    assert many.price(np.array([0.01, 0.01, 0.01])).tolist() == [latest - sign * 13.0, 850.0 + sign * 13.0, 850.0]
-    assert [many.row(i) for i in (0, 1)] == [axis, first]
-    beyond = answer_axis(5, 200.0, 1500.0, 850.0, seat, 850.0 - sign * 13.0)
-    assert beyond.price(0.5) == 850.0 - sign * 13.0, "who is beyond the limit gives up no more"
 
 
 def test_other_formats_count_from_the_low_end():
@@ -283,8 +228,8 @@ def test_markers_of_all_formats():
     assert len(SPECIAL_TOKENS_V1) == 9
     assert markers(2) == SPECIAL_TOKENS
     assert set(SPECIAL_TOKENS) - set(markers(3)) == {"<HISTORY_LEN>"}
-    with pytest.raises(ValueError, match="choose 1, 2, 3, 4 or 5"):
-        markers(6)
+    with pytest.raises(ValueError, match="choose 1, 2, 3 or 4"):
+        markers(5)
 
 
 @pytest.mark.parametrize(

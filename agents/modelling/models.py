@@ -91,7 +91,7 @@ class OpponentModels:
             view: n decisions of the opponent.
             offered: ``[n]`` what it offered.
         """
-        axis = janus_prompts.axis(view, self.pool.prompt_format)
+        axis = janus_prompts.axis(view.games, self.pool.prompt_format)
         answers = [decision_target("OFFER", price, axis.row(i)) for i, price in enumerate(offered.tolist())]
         rows = with_answers(self.tokenizer, list(zip(self.prompts(view), answers, strict=True)))
         hypotheses = [*range(len(self.counterparts)), self.null]
@@ -121,7 +121,7 @@ class OpponentModels:
             decided = self.scorer.decide(
                 encode(self.tokenizer, self.prompts(view)), which.astype(np.float64), ~np.isnan(view.standing)
             )
-        axis = janus_prompts.axis(view, self.pool.prompt_format)
+        axis = janus_prompts.axis(view.games, self.pool.prompt_format)
         price = playable(axis.price(np.rint(decided.price * 1e4) / 1e4), view.games)
         return Predicted(np.rint(decided.accept_probability * 1e4) / 1e4, price)
 

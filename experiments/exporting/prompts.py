@@ -39,7 +39,7 @@ def layout(labels: str, prompt_format: int, k_history: int) -> Layout:
     Args:
         labels: what ρ is: ``outcome``, the settlement that the game reached; ``asked``, what the player was asked to reach,
             which only the decisions of a trained teacher tell.
-        prompt_format: one of `hyperlora.prompt.PROMPT_FORMATS`.
+        prompt_format: 1, 2, 3 or 4.
         k_history: history slots.
     """
     markers = ", ".join(f"`{marker}`" for marker in hyperlora.prompt.markers(prompt_format))
