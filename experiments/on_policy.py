@@ -74,8 +74,6 @@ class Settings:
     """Share of the games without a sparring partner that are against those strategies themselves."""
     sparring: float = 0.35
     """Share of the games against a sparring partner."""
-    kept: float = 1.0
-    """Share of the games of --data whose decisions are kept."""
     guard: str = "monotone"
     """What keeps the adapter's moves; see experiments.tournament."""
     seed: int = 0
@@ -126,7 +124,7 @@ def run(settings: Settings) -> Path:
     named = agents.list_strategies(split="train")
     drawn = population(f"population:{settings.drawn}@train", settings.seed) if settings.drawn else []
     opponents = Opponents((*named, *drawn, SPARRING), _chances(settings, len(named), len(drawn)))
-    old = [] if settings.data is None else [_kept(settings.data, settings.kept, settings.seed)]
+    old = [] if settings.data is None else [pq.read_table(steps_file(settings.data))]
     new = [
         _asked(settings, opponents, name, seat, first, FIRST_ID + (2 * k + int(seat)) * settings.games + first)
         for k, name in enumerate(presets)
@@ -167,13 +165,6 @@ def _chances(settings: Settings, named: int, drawn: int) -> Floats:
     return np.array(chances)
 
 
-def _kept(data: Path, share: float, seed: int) -> pa.Table:
-    """The decisions of a share of the games in prepared data."""
-    table = pq.read_table(steps_file(data))
-    ids, game = np.unique(table["trajectory_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    return table.filter(pa.array((np.random.default_rng([seed, len(ids)]).random(len(ids)) < share)[game]))
-
-
 def _check(settings: Settings) -> list[str]:
     presets = split(settings.scenario, "--scenario")
     for name in presets:
@@ -182,7 +173,7 @@ def _check(settings: Settings) -> list[str]:
     for name, least in (("games", 2), ("drawn", 0), ("seed", 0), ("threads", 1)):
         if getattr(settings, name) < least:
             raise InputError(f"--{name} {getattr(settings, name)} must be at least {least}")
-    for name, share in (("sparring", settings.sparring), ("named", settings.named), ("kept", settings.kept)):
+    for name, share in (("sparring", settings.sparring), ("named", settings.named)):
         require_share(share, f"--{name}")
     if settings.data is not None:
         steps_file(settings.data)
@@ -226,7 +217,7 @@ def _answered(table: pa.Table, accept: np.ndarray, price: Floats) -> pa.Table:
 def _made_from(settings: Settings) -> dict[str, object]:
     shown = {
         name: getattr(settings, name)
-        for name in ("adapter", "scenario", "games", "drawn", "named", "sparring", "kept", "guard", "seed")
+        for name in ("adapter", "scenario", "games", "drawn", "named", "sparring", "guard", "seed")
     }
     files = {name: teacher_file(settings.teacher, name) for name in split(settings.scenario, "--scenario")}
     return {

@@ -3,8 +3,6 @@
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -158,12 +156,6 @@ def test_what_was_there_is_kept(tmp_path, files, taught, played_by_a_teacher):
     assert both.slice(0, old.num_rows).equals(old)
     assert both.slice(old.num_rows).equals(new)
     assert read_steps(tmp_path / "both").num_rows > new.num_rows
-    some = run(tmp_path / "some", files, data=taught, kept=0.4)
-    kept = set(some.slice(0, some.num_rows - new.num_rows)["trajectory_id"].to_pylist())
-    assert some.slice(some.num_rows - new.num_rows).equals(new)
-    assert 0.2 < len(kept) / len(set(old["trajectory_id"].to_pylist())) < 0.6
-    whole = old.filter(pc.is_in(old["trajectory_id"], pa.array(sorted(kept))))
-    assert some.slice(0, some.num_rows - new.num_rows).equals(whole), "games are kept whole"
 
 
 def test_a_real_adapter_plays_and_is_trained_on(tmp_path, files, taught, tiny_base):
@@ -195,7 +187,6 @@ def test_an_adapter_of_another_shape_is_no_start(tmp_path, taught, tiny_base):
         ({"drawn": -1}, "--drawn -1 must be at least 0"),
         ({"sparring": 1.5}, r"--sparring 1.5 must lie in \[0, 1\]"),
         ({"named": -0.1}, r"--named -0.1 must lie in \[0, 1\]"),
-        ({"kept": 2.0}, r"--kept 2.0 must lie in \[0, 1\]"),
         ({"scenario": "papre"}, "unknown scenario preset 'papre'"),
     ],
 )
