@@ -4,8 +4,8 @@ The mean achieved ρ is taken to rise with the internal ρ, whatever its form, s
 all rising sequences the one that is closest to the means in least squares, each weighted with its deals (R. E. Barlow and
 H. D. Brunk, "The isotonic regression problem and its dual", J. of the American Statistical Association 67 (1972), pp.
 140-147; pool-adjacent-violators, `scipy.optimize.isotonic_regression`). Between two internal values it is a straight line.
-Its inverse is the map: where the estimate is flat, the middle of the stretch, and where nothing settles as far out as was
-asked, the end of the dial.
+Its inverse is the map: where the estimate is flat, the middle of the stretch. Where nothing settles as far out as was asked
+it goes to the end of the dial, but for a small slope: who asks for more is given more, wherever that leads.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ Floats = NDArray[np.float64]
 
 DIGITS = 6
 """Of the knots of a map."""
+SLOPE = 0.1
+"""Least rise of a map between its end and what can be reached, in shares of the dial that it uses, so that requests beyond
+reach keep their order too."""
 
 
 def fit(
@@ -75,5 +78,7 @@ def _inverse(internal: Floats, achieved: Floats, weights: Floats) -> Knots:
     inner = (levels > 0) & (levels < 1)
     ends = [np.interp(end, levels, middle, left=internal[0], right=internal[-1]) for end in (0.0, 1.0)]
     asked = np.concatenate([[0.0], levels[inner], [1.0]])
-    found = np.concatenate([ends[:1], middle[inner], ends[1:]]).round(DIGITS)
+    found = np.concatenate([ends[:1], middle[inner], ends[1:]])
+    rise = SLOPE * (ends[1] - ends[0])
+    found = np.clip(found, ends[0] + rise * asked, ends[1] - rise * (1 - asked)).round(DIGITS)
     return Knots(tuple(asked.tolist()), tuple(found.tolist()))

@@ -17,9 +17,7 @@ from pathlib import Path
 if not __package__:  # run as a file: imports start at the repository, and no module here hides one of Python's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -121,9 +119,7 @@ def run(settings: Settings) -> Path:
     console = cli.console(settings.quiet)
     out = cli.output_folder(settings.out)
     torch.set_num_threads(settings.threads)
-    named = agents.list_strategies(split="train")
-    drawn = population(f"population:{settings.drawn}@train", settings.seed) if settings.drawn else []
-    opponents = Opponents((*named, *drawn, SPARRING), _chances(settings, len(named), len(drawn)))
+    opponents = _opponents(settings)
     old = [] if settings.data is None else [pq.read_table(steps_file(settings.data))]
     new = [
         _asked(settings, opponents, name, seat, first, FIRST_ID + (2 * k + int(seat)) * settings.games + first)
@@ -146,23 +142,15 @@ def run(settings: Settings) -> Path:
     return out
 
 
-class Opponents(NamedTuple):
-    """Who sits opposite the adapter.
-
-    Attributes:
-        names: K specs.
-        chances: ``[K]`` of each to be drawn for a game; they sum to 1.
-    """
-
-    names: Sequence[str]
-    chances: Floats
-
-
-def _chances(settings: Settings, named: int, drawn: int) -> Floats:
-    """``[named + drawn + 1]`` of the strategies that train, the drawn members and the sparring partner."""
+def _opponents(settings: Settings) -> tuple[list[str], Floats]:
+    """K specs of who sits opposite the adapter, and ``[K]`` the chance of each to be drawn for a game."""
+    named = agents.list_strategies(split="train")
+    drawn = population(f"population:{settings.drawn}@train", settings.seed) if settings.drawn else []
     rest, share = 1.0 - settings.sparring, settings.named if drawn else 1.0
-    chances = [*[rest * share / named] * named, *[rest * (1.0 - share) / max(drawn, 1)] * drawn, settings.sparring]
-    return np.array(chances)
+    groups = ((named, rest * share), (drawn, rest * (1.0 - share)), ([SPARRING], settings.sparring))
+    return [name for names, _ in groups for name in names], np.array(
+        [c / len(names) for names, c in groups for _ in names]
+    )
 
 
 def _check(settings: Settings) -> list[str]:
@@ -180,21 +168,23 @@ def _check(settings: Settings) -> list[str]:
     return presets
 
 
-def _asked(settings: Settings, opponents: Opponents, name: str, seat: Seat, first: int, first_id: int) -> pa.Table:
+def _asked(
+    settings: Settings, opponents: tuple[list[str], Floats], name: str, seat: Seat, first: int, first_id: int
+) -> pa.Table:
     """The decisions of one batch of games in which the adapter has ``seat``, answered by the teacher.
 
     ``first`` is the number of its first game in this preset and seat, ``first_id`` the game itself.
     """
-    known, n = preset(name), min(BATCH, settings.games // 2 - first)
+    (names, chances), known, n = opponents, preset(name), min(BATCH, settings.games // 2 - first)
     games = bargain_env.sample(name, n, seed=settings.seed, first_id=first_id)
     rng = np.random.default_rng([settings.seed, int(games.id[0])])
     goal = np.round(rng.random(n), DIGITS)
     janus: Policy = JanusAgent(settings.adapter, goal, guard=settings.guard, raw_dial=True)
     player = Watched(janus, Teacher(teacher_file(settings.teacher, name), goal), int(games.max_turns.max()))
-    chosen = rng.choice(len(opponents.names), size=n, p=opponents.chances)
-    other = pairs.routed(opponents.names, chosen, known)
+    chosen = rng.choice(len(names), size=n, p=chances)
+    other = pairs.routed(names, chosen, known)
     played = bargain_env.play(games, *((player, other) if seat == Seat.BUYER else (other, player)))
-    mine, theirs = [label(TRAINED, {"target": value}) for value in goal.tolist()], [opponents.names[k] for k in chosen]
+    mine, theirs = [label(TRAINED, {"target": value}) for value in goal.tolist()], [names[k] for k in chosen]
     run_name = records.run_name(settings.seed, {"on_policy": settings.adapter, "scenario": name, "seat": int(seat)})
     rows = rows_of_games(played, run_name, *((mine, theirs) if seat == Seat.BUYER else (theirs, mine)))
     decided = np.flatnonzero(rows.role == seat)

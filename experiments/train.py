@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 
 from bargain_env.errors import InputError
@@ -28,22 +27,20 @@ from bargain_env.files import sha256
 from bargain_env.rho_grid import valid_rho
 from experiments import cli
 from experiments.corpus.records import HISTORY_LENGTH
-from experiments.corpus.teachers import asked_rho
 from experiments.keeper import BEST, Heldout, Keeper
 from experiments.kept_tokens import token_cache
 from experiments.training_log import TrainingLog
+from experiments.training_rows import heldout_rows, make_dataset, train_rows
 from hyperlora.adapter_files import WEIGHTS, adapter_folder
 from hyperlora.base import load_base
 from hyperlora.checkpoint import load_hyperlora_adapter, prepare_model, read_config
 from hyperlora.constant_gates import set_constant_gates
-from hyperlora.data import NegotiationDataset, read_steps, steps_file
-from hyperlora.evaluate import decision_facts
+from hyperlora.data import NegotiationDataset, steps_file
 from hyperlora.forecast import forecast
 from hyperlora.inject import TARGET_MODULES, HyperLoRASettings
 from hyperlora.plan import TrainSettings
 from hyperlora.prompt import markers
 from hyperlora.rehearsal import rehearse
-from hyperlora.token_cache import TokenCache
 from hyperlora.train import TrainingDiverged, make_state, train
 from hyperlora.workers import Workers, join, shard_base
 
@@ -166,7 +163,7 @@ def run(settings: Settings) -> Path | None:
     workers = join(settings.device)
     plan, identity = _plan(settings), _identity(settings, workers)
     console = cli.console(settings.quiet or settings.json or not workers.first)
-    table = _train_rows(settings)
+    table = train_rows(settings)
     if settings.dry_run:
         dry_run(settings, plan, table, workers, console)
         return None
@@ -174,8 +171,8 @@ def run(settings: Settings) -> Path | None:
     model, tokenizer, first_step = _model(settings, identity, source, workers)
     shard_base(model, workers)
     cache = token_cache(settings.token_cache, settings.data, console)
-    dataset = _dataset(settings, table, tokenizer, settings.rho_jitter, cache)
-    held_out = _held_out(settings, tokenizer, cache)
+    dataset = make_dataset(settings, table, tokenizer, settings.rho_jitter, cache)
+    held_out = heldout_rows(settings, tokenizer, cache)
     _announce(console, settings, dataset, held_out, model, first_step)
     state = make_state(model, plan)
     if source is not None:
@@ -206,8 +203,8 @@ def dry_run(settings: Settings, plan: TrainSettings, table: pa.Table, workers: W
         InputError: it would fail, or what is known to be needed exceeds the memory that is free.
     """
     found = forecast(
-        settings.model_name, lambda tokenizer: _dataset(settings, table, tokenizer, settings.rho_jitter), _shape(settings),
-        plan, use_qlora=settings.use_qlora, prompt_format=settings.prompt_format, markers=settings.markers,
+        settings.model_name, lambda tokenizer: make_dataset(settings, table, tokenizer, settings.rho_jitter),
+        _shape(settings), plan, use_qlora=settings.use_qlora, prompt_format=settings.prompt_format, markers=settings.markers,
         device=workers.device, adapt=lambda model: _gated(settings, model),
     )  # fmt: skip
     if settings.json:
@@ -376,79 +373,6 @@ def _shape(settings: Settings) -> HyperLoRASettings:
         settings.rank, settings.alpha, settings.dropout, settings.hyper_hidden, tuple(settings.target_modules),
         settings.use_fourier, settings.fourier_freqs,
     )  # fmt: skip
-
-
-def _train_rows(settings: Settings) -> pa.Table:
-    """The training rows, or the first of a seeded order of them, in the order of the table."""
-    table = _labelled(settings, read_steps(settings.data, "train"))
-    if not table.num_rows:
-        raise InputError(
-            f"--labels asked: no player in {settings.data} was asked for anything; collect games with --teacher"
-        )
-    wanted = settings.max_train_samples
-    if wanted is None or wanted >= table.num_rows:
-        return table
-    order = np.random.default_rng([settings.seed, table.num_rows]).permutation(table.num_rows)
-    return table.take(np.sort(order[:wanted]))
-
-
-OPENING = 2
-"""Turns on which each seat makes its first decision."""
-CLOSING = 1
-"""Turns left, at most, when a seat decides for the last time."""
-
-
-def _labelled(settings: Settings, table: pa.Table) -> pa.Table:
-    """The rows that have a label of the kind that is wanted, which becomes their ``rho_train``."""
-    if settings.labels == "outcome":
-        return table
-    if "strategy" not in table.column_names:
-        raise InputError(f"--labels asked: {settings.data} does not say who played; make it with experiments.prepare")
-    asked = asked_rho(table["strategy"].to_numpy())
-    known = np.flatnonzero(~np.isnan(asked))
-    column = table.schema.get_field_index("rho_train")
-    return table.set_column(column, table.schema.field(column), pa.array(asked)).take(known)
-
-
-def _dataset(
-    settings: Settings, table: pa.Table, tokenizer: Any, jitter: float = 0.0, cache: TokenCache | None = None
-) -> NegotiationDataset:
-    return NegotiationDataset(
-        table,
-        tokenizer,
-        settings.k_history,
-        settings.max_length,
-        settings.prompt_format,
-        settings.decimal_weights,
-        rho=_labels(table, jitter, settings.seed),
-        text_rho=settings.text_rho,
-        row_weights=_row_weights(settings, table),
-        cache=cache,
-    )
-
-
-def _row_weights(settings: Settings, table: pa.Table) -> NDArray[np.float64]:
-    """``[N]`` by which the loss on each decision is weighed; one that is both first and last, by both."""
-    first, last = table["turn"].to_numpy() <= OPENING, table["turns_remaining"].to_numpy() <= CLOSING
-    return np.where(first, settings.opening_weight, 1.0) * np.where(last, settings.closing_weight, 1.0)
-
-
-def _labels(table: pa.Table, jitter: float, seed: int) -> NDArray[np.float64]:
-    """``[N]`` the ρ of each row, shifted by up to ``jitter``; an impasse stays -1."""
-    rho = table["rho_train"].to_numpy()
-    shift = np.random.default_rng([seed, len(rho)]).uniform(-1.0, 1.0, len(rho)) * jitter
-    return np.where(rho >= 0.0, np.clip(rho + shift, 0.0, 1.0), rho)
-
-
-def _held_out(settings: Settings, tokenizer: Any, cache: TokenCache | None = None) -> Heldout | None:
-    if not settings.eval_every:
-        return None
-    table = _labelled(settings, read_steps(settings.data, "eval", allow_empty=True))
-    return (
-        Heldout(_dataset(settings, table, tokenizer, cache=cache), decision_facts(table, settings.prompt_format))
-        if table.num_rows
-        else None
-    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from test_train_command import settings
 from bargain_env.errors import InputError
 from experiments import collect, prepare, train
 from experiments.corpus.teachers import asked_rho
+from experiments.training_rows import heldout_rows, row_weights, train_rows
 from hyperlora.checkpoint import CONFIG, read_config, read_state
 from hyperlora.data import read_steps
 
@@ -35,7 +36,7 @@ def written(table, folder):
 
 
 def rows(data, **changes):
-    return train._train_rows(settings(data, "x", "y", **changes))
+    return train_rows(settings(data, "x", "y", **changes))
 
 
 def test_a_decision_is_labelled_with_what_was_asked(taught):
@@ -72,7 +73,7 @@ def test_it_is_trained_and_evaluated_on_them(taught, tiny_base, tmp_path):
     table = read_steps(taught, "eval")
     mine = int((~np.isnan(asked_rho(table["strategy"].to_numpy()))).sum())
     assert 0 < mine < table.num_rows
-    held_out = {name: train._held_out(settings(taught, "x", "y", labels=name), _tokenizer(tiny_base)) for name in done}
+    held_out = {name: heldout_rows(settings(taught, "x", "y", labels=name), _tokenizer(tiny_base)) for name in done}
     assert {name: len(some.dataset) for name, some in held_out.items()} == {"outcome": table.num_rows, "asked": mine}
     goals = asked_rho(table["strategy"].to_numpy()).astype(np.float32)
     assert set(held_out["asked"].dataset.rho.tolist()) <= set(goals.tolist())
@@ -143,11 +144,11 @@ def test_first_and_last_decisions_weigh_what_is_said(taught):
     chosen = settings(taught, "x", "y", opening_weight=3.0, closing_weight=5.0)
     table = read_steps(taught)
     turn, left = table["turn"].to_numpy(), table["turns_remaining"].to_numpy()
-    weights = train._row_weights(chosen, table)
+    assert (left == table["max_turns"].to_numpy() - turn).all()
+    weights = row_weights(chosen, table.drop_columns(["turns_remaining"]))  # tables of others need not have it
     assert set(weights[turn > 2][left[turn > 2] > 1]) == {1.0}
     assert set(weights[turn <= 2]) == {3.0}
     assert set(weights[left <= 1]) == {5.0}
-    short = table.slice(0, 1).set_column(
-        table.column_names.index("turns_remaining"), "turns_remaining", pa.array([0], pa.int64())
-    )
-    assert train._row_weights(chosen, short).tolist() == [15.0 if turn[0] <= 2 else 5.0]
+    place = table.column_names.index("max_turns")
+    short = table.slice(0, 1).set_column(place, "max_turns", table["turn"].slice(0, 1))
+    assert row_weights(chosen, short).tolist() == [15.0 if turn[0] <= 2 else 5.0]

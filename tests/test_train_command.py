@@ -10,6 +10,7 @@ import torch
 
 from bargain_env.errors import InputError
 from experiments import train
+from experiments.training_rows import train_rows
 from hyperlora import load_hyperlora_adapter
 from hyperlora.checkpoint import read_config, read_state
 from hyperlora.data import read_steps
@@ -77,7 +78,7 @@ def test_a_dry_run_refuses_what_does_not_fit(training_data, tiny_base, tmp_path,
 
 def test_more_training_samples_hold_the_fewer(training_data, tmp_path):
     def rows(count):
-        table = train._train_rows(settings(training_data, "x", tmp_path, max_train_samples=count))
+        table = train_rows(settings(training_data, "x", tmp_path, max_train_samples=count))
         return list(zip(table["trajectory_id"].to_pylist(), table["turn"].to_pylist(), strict=True))
 
     whole = read_steps(training_data).num_rows
