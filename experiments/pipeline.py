@@ -4,7 +4,7 @@ Every stage is the command of the same name: teachers → episodes → checked t
 a round of games of its own, answered by the teacher → calibrated dial → tournament (the seed's section 9 with a teacher and
 a dial). A stage whose result is complete is skipped, so an interrupted run continues. The result, ``DIR/janus-nano``, holds
 ``base/`` and ``adapter/`` and plays as ``--agents janus:DIR/janus-nano``; the shipped weights are of its
-defaults as of commit 1d69397: the teacher has changed since (docs/dial.md).
+defaults with ``--threads 1``.
 """
 
 from __future__ import annotations
