@@ -114,7 +114,7 @@ def test_after_calibration_games_settle_at_what_was_asked(easy):
     dial = calibrate.fitted({"paper": episodes(distorted(), GRID.tolist())}, {"by": "test"})
     assert not dial.scenarios, "one preset needs one map a seat"
     assert dial.fitted == {"by": "test"}
-    asked = np.array([0.25, 0.33, 0.4, 0.5, 0.61, 0.7, 0.75])
+    asked = np.array([0.25, 0.33, 0.4, 0.5, 0.61, 0.7, 0.75])  # nearer to the edge of reach, .8, the least slope counts
     raw, mapped = (episodes(player, asked.tolist()) for player in (distorted(), distorted(dial)))
     for seat in Seat:
         curves = []
@@ -123,7 +123,7 @@ def test_after_calibration_games_settle_at_what_was_asked(easy):
             curves.append(calibration(columns, mine, seed=0)["achieved"])
         assert np.abs(curves[0] - asked).max() > 0.1
         assert np.abs(curves[1] - asked).max() < 0.01, "the line between two settings 0.05 apart"
-        assert (np.diff(dial.of(seat)(np.linspace(0, 1, 501))) >= 0).all()
+        assert (np.diff(dial.of(seat)(np.linspace(0, 1, 501))) > 0).all()
     assert np.abs(dial.buyer(asked) - dial.seller(asked)).max() > 0.1, "seats apart"
 
 

@@ -12,6 +12,7 @@ from agents import JanusAgent
 from bargain_env import RoutedPolicy, Seat, play, sample
 from hyperlora import load_base, load_hyperlora_adapter
 from hyperlora.base import nano_folder
+from hyperlora.dial import Dial
 from hyperlora.prompt import SPECIAL_TOKENS
 
 OPPONENTS = ["boulware_firm", "linear_standard", "boulware_conceding", "tit_for_tat", "split_difference", "fair_slow"]
@@ -46,6 +47,15 @@ def settlements(rho, seat: Seat, **options):
     result = play(games.take(rows), *pair)
     achieved = result.rho.reshape(k, n)
     return np.nanmean(achieved, axis=1), result.agreement.reshape(k, n).mean(axis=1)
+
+
+def test_its_maps_rise_with_the_request():
+    dial = Dial.from_config(json.loads((nano_folder() / "adapter" / "adapter_config.json").read_text()))
+    assert dial is not None
+    assert set(dial.scenarios) == {"paper", "hidden"}
+    for scenario in (None, *dial.scenarios):
+        for seat in Seat:
+            assert (np.diff(dial.of(seat, scenario).internal) > 0).all(), (scenario, seat)
 
 
 @pytest.mark.parametrize("seat", list(Seat))
