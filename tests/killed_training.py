@@ -69,6 +69,7 @@ def main(data: str, base: str, out: str, *seeds: str) -> None:
             data=Path(data), out=Path(out) / name, model_name=base, max_steps=STEPS, save_every=2, eval_every=4,
             play_games=0, patience=50, rank=2, batch_size=4, grad_accum=2, lr=3e-3, warmup_steps=2, dropout=0.1,
             lambda_sep=0.1, resume="latest", quiet=True, device="cpu",
+            token_cache=str(Path(out) / f"{name}-tokens"),  # each its own: who finds one made has fewer events
         )  # fmt: skip
 
     def digest(name: str) -> str:
