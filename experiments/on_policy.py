@@ -148,9 +148,8 @@ def _opponents(settings: Settings) -> tuple[list[str], Floats]:
     drawn = population(f"population:{settings.drawn}@train", settings.seed) if settings.drawn else []
     rest, share = 1.0 - settings.sparring, settings.named if drawn else 1.0
     groups = ((named, rest * share), (drawn, rest * (1.0 - share)), ([SPARRING], settings.sparring))
-    return [name for names, _ in groups for name in names], np.array(
-        [c / len(names) for names, c in groups for _ in names]
-    )
+    chances = np.array([chance / len(names) for names, chance in groups for _ in names])
+    return [name for names, _ in groups for name in names], chances
 
 
 def _check(settings: Settings) -> list[str]:

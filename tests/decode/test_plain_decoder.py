@@ -14,7 +14,7 @@ from hyperlora.decode import Scorer
 
 OPPONENTS = ["boulware_conceding", "hardliner", "linear_standard", "naive_concession"]
 WAITING = ["tit_for_tat", "micro_fine", "fair", "charging_boul"]
-"""These leave the last word to others, so that there is something to accept."""
+"""Opponents of whom janus-nano accepts something, which it does not of those above: these accept first."""
 
 
 @pytest.fixture(scope="module")
