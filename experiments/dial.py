@@ -228,12 +228,14 @@ def _drawn(pool: Mapping[str, Any], label: str) -> Table:
 def _bounds(found: Mapping[str, Any]) -> str:
     """The least possible errors of each pool, as a Markdown table, which a terminal shows as well."""
     first = found["pools"][0]["ceilings"]
-    head = ["least possible error of games at ρ", "seat", *(f"{rho:g}" for rho in first["rho"]), "most deals"]
+    middle = first["rho"].index(targets.EVEN)
+    head = ["least possible error of games at ρ", "seat", *(f"{rho:g}" for rho in first["rho"]), "most even", "most deals"]
     rows = [
         [
             f"{pool['name']}, {len(c['opponents'])} of {c['of']} opponents",
             seat,
             *(f"{error:.3f}" for error in c[seat]["mae"]),
+            *(f"{c[seat]['near'][middle]:.3f}" for _ in c[seat]["near"][:1]),
             *(f"{rate:.3f}" for rate in c[seat]["agreement"][-1:]),
         ]
         for pool in found["pools"]
@@ -246,7 +248,7 @@ def _bounds(found: Mapping[str, Any]) -> str:
             *lines,
             "",
             f"An impasse counts as an error of {first['impasse']:g}, and nobody goes beyond their own limit; opponents that "
-            "look at the past are left out.",
+            f"look at the past are left out. Most even: games that can settle within {targets.NEAR:g} of an even split.",
         ]
     )
 

@@ -188,7 +188,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert bound["buyer"]["mae"] == pytest.approx([0.5, 0.3, 0.0, 0.0, 0.0], abs=1e-4), "never less than half"
     assert bound["seller"]["mae"] == pytest.approx(bound["buyer"]["mae"][::-1], abs=1e-4)
     assert bound["seller"]["settled"][-1] == pytest.approx(0.5, abs=1e-4)
-    assert "| small, 2 of 2 opponents | buyer | 0.500 | 0.300 | 0.000 | 0.000 | 0.000 | 1.000 |" in text
+    assert "| small, 2 of 2 opponents | buyer | 0.500 | 0.300 | 0.000 | 0.000 | 0.000 | 1.000 | 1.000 |" in text
     assert "small, 2 of 2 opponents" in shown
     chosen = {
         p.name: json.loads((p / "summary.json").read_text())["settings"] for p in tmp_path.iterdir() if p.is_dir()

@@ -112,7 +112,11 @@ def test_ceilings_of_a_pool():
     assert (found["opponents"], found["of"], found["games"]) == (["fair", "hardliner"], 3, 4)
     assert found["buyer"]["mae"] == pytest.approx([(0.5 + 0.01) / 2, 0.0], abs=1e-3)
     assert found["buyer"]["agreement"] == [1.0, 1.0]
+    assert found["buyer"]["near"] == [0.5, 1.0], "hardliner comes to .01, fair to .5"
     hidden = ceilings(["fair_reluctant"], "hidden", [0.5], 16)["seller"]
+    assert hidden["near"][0] <= hidden["agreement"][0]
     assert 0 < hidden["agreement"][0] < 1, "some sellers cannot wait long enough for it"
-    assert ceilings(["tit_for_tat"], "paper", [0.5], 4)["buyer"] == {"mae": [], "settled": [], "agreement": []}
+    assert ceilings(["tit_for_tat"], "paper", [0.5], 4)["buyer"] == {
+        "mae": [], "settled": [], "agreement": [], "near": [],
+    }  # fmt: skip
     assert 0 < ceilings(["fair"], "no_deal", [0.5], 16)["games"] < 16

@@ -15,6 +15,8 @@ import agents
 from bargain_env import PRESETS, Scenarios, Seat, sample
 from bargain_env.theory.nearest import IMPASSE, nearest
 
+from .targets import NEAR, SLACK
+
 GAMES = 16
 """Scenarios that are looked at, the first ones: a pool costs as many dynamic programs as it has opponents, seats and ρ."""
 
@@ -32,8 +34,8 @@ def ceilings(names: Sequence[str], preset: str, grid: Sequence[float], games: in
     Returns:
         JSON-ready: ``opponents`` that it is of, and ``of`` how many in the pool; ``games``; ``impasse``, the error that an
         impasse counts as; ``rho``; and for each seat, each by request: ``mae``, the least mean error of single games,
-        ``settled``, the mean ρ of the deals that reach it, and ``agreement``, the share of games that they are. Without such
-        opponents these are empty.
+        ``settled``, the mean ρ of the deals that reach it, ``agreement``, the share of games that they are, and ``near``, the
+        share of games that can settle within `targets.NEAR` of the request. Without such opponents these are empty.
     """
     drawn = sample(preset, min(games, GAMES), seed=seed)
     some = drawn.take(np.flatnonzero(drawn.has_zopa))
@@ -45,11 +47,13 @@ def ceilings(names: Sequence[str], preset: str, grid: Sequence[float], games: in
 
 
 def _seat(names: Sequence[str], preset: str, games: Scenarios, seat: Seat, grid: Sequence[float]) -> dict[str, Any]:
-    found: dict[str, Any] = {"mae": [], "settled": [], "agreement": []}
+    found: dict[str, Any] = {"mae": [], "settled": [], "agreement": [], "near": []}
     for rho in grid if names and len(games) else ():
         reached = [nearest(agents.make_for(PRESETS[preset], name), games, seat, rho) for name in names]
         settled = np.concatenate(reached)
-        found["mae"].append(float(np.where(np.isnan(settled), IMPASSE, np.abs(settled - rho)).mean()))
+        errors = np.where(np.isnan(settled), IMPASSE, np.abs(settled - rho))
+        found["mae"].append(float(errors.mean()))
+        found["near"].append(float((errors <= NEAR + SLACK).mean()))
         found["agreement"].append(float((~np.isnan(settled)).mean()))
         found["settled"].append(float(np.nanmean(settled)) if (~np.isnan(settled)).any() else None)
     return found
