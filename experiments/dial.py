@@ -229,7 +229,8 @@ def _bounds(found: Mapping[str, Any]) -> str:
     """The least possible errors of each pool, as a Markdown table, which a terminal shows as well."""
     first = found["pools"][0]["ceilings"]
     middle = first["rho"].index(targets.EVEN)
-    head = ["least possible error of games at ρ", "seat", *(f"{rho:g}" for rho in first["rho"]), "most even", "most deals"]
+    asked = [f"{rho:g}" for rho in first["rho"]]
+    head = ["least possible error of games at ρ", "seat", *asked, "most even", "most deals"]
     rows = [
         [
             f"{pool['name']}, {len(c['opponents'])} of {c['of']} opponents",

@@ -34,8 +34,9 @@ def ceilings(names: Sequence[str], preset: str, grid: Sequence[float], games: in
     Returns:
         JSON-ready: ``opponents`` that it is of, and ``of`` how many in the pool; ``games``; ``impasse``, the error that an
         impasse counts as; ``rho``; and for each seat, each by request: ``mae``, the least mean error of single games,
-        ``settled``, the mean ρ of the deals that reach it, ``agreement``, the share of games that they are, and ``near``, the
-        share of games that can settle within `targets.NEAR` of the request. Without such opponents these are empty.
+        ``settled``, the mean ρ of the deals that reach it, ``agreement``, the share of games that they are, and
+        ``near``, the share of games that can settle within `targets.NEAR` of the request. Without such opponents these are
+        empty.
     """
     drawn = sample(preset, min(games, GAMES), seed=seed)
     some = drawn.take(np.flatnonzero(drawn.has_zopa))
