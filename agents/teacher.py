@@ -86,8 +86,10 @@ def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
 
 
 def legal(view: SeatView, goal: Floats, scale: float) -> Bools:
-    """``[b, MOVES]`` accepting what suits its limit, concessions down to that limit, and what the goal would bring unless it
-    has offered more, or would make the first offer with it (see `EVEN`)."""
+    """``[b, MOVES]`` accepting what suits its limit, concessions down to that limit, and what the goal would bring.
+
+    The last not where it has offered more than that, and as a game's first offer only up to `EVEN`.
+    """
     latest, wanted = latest_demand(view, scale), demand_at(view.games.seat, goal)
     allowed = np.empty((len(view), MOVES), dtype=bool)
     allowed[:, ACCEPT] = ~np.isnan(view.standing) & ~beyond_limit(view)
