@@ -3,7 +3,7 @@
 `experiments.teacher` trains it by playing; its games teach Janus. It knows what its seat knows and the goal ρ*, and thinks
 in *demands*: currency units above its own limit, as shares of a scale. So a demand of 0 is its limit, in either seat.
 
-A move is one of `MOVES`: accept, concede so much from its latest own offer (from a demand of 1 at the start), or demand
+A move is one of `MOVES`: accept, concede so much from its latest own offer (from a demand of 1 at the start), or open with
 what the goal would bring if the ZOPA were as wide as the scale. It therefore never takes an offer back, and never offers or
 accepts what is worse than its limit. A goal that favours the opponent is met by conceding much at once.
 
@@ -47,11 +47,8 @@ SLACK = 0.005
 """A concession may exceed what is left of the demand by as much, so that what ticks leave of it can be conceded too."""
 MIDDLE, SPREAD = 800.0, 300.0
 """What limits are normalised with, currency units."""
-EVEN = 0.5
-"""Who makes a game's first offer opens at its goal only where that leaves it no more than this. Whoever mirrors concessions
-settles half way between both openings: one that opens where it wants to settle ends far from it, on the other's side."""
 SUFFIX = ".safetensors"
-KIND, SCHEMA = "goal-conditioned player", "4"
+KIND, SCHEMA = "goal-conditioned player", "3"
 
 
 def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
@@ -85,16 +82,13 @@ def features(view: SeatView, goal: Floats, scale: float) -> NDArray[np.float32]:
     return seen
 
 
-def legal(view: SeatView, goal: Floats, scale: float) -> Bools:
-    """``[b, MOVES]`` accepting what suits its limit, concessions down to that limit, and what the goal would bring.
-
-    The last not where it has offered more than that, and as a game's first offer only up to `EVEN`.
-    """
-    latest, wanted = latest_demand(view, scale), demand_at(view.games.seat, goal)
+def legal(view: SeatView, scale: float) -> Bools:
+    """``[b, MOVES]`` accepting what suits its limit, concessions down to that limit, and opening at the goal."""
+    latest = latest_demand(view, scale)
     allowed = np.empty((len(view), MOVES), dtype=bool)
     allowed[:, ACCEPT] = ~np.isnan(view.standing) & ~beyond_limit(view)
     allowed[:, 1:AT_GOAL] = latest[:, None] + SLACK >= CONCESSIONS
-    allowed[:, AT_GOAL] = (wanted <= latest) & ((wanted <= EVEN) | ~np.isnan(view.standing))
+    allowed[:, AT_GOAL] = np.isnan(view.own_offers).all(axis=1)
     return allowed
 
 
@@ -211,7 +205,7 @@ class Teacher:
         """The best legal move."""
         goal, scale = self._goals[view.rows], self.network.scale
         scores = self.network(features(view, goal, scale))
-        return moves(view, np.where(legal(view, goal, scale), scores, -np.inf).argmax(axis=1), goal, scale)
+        return moves(view, np.where(legal(view, scale), scores, -np.inf).argmax(axis=1), goal, scale)
 
 
 def teacher_file(path: Path, scenario: str) -> Path:

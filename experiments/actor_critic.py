@@ -150,7 +150,7 @@ class Explorer:
         """Draw moves."""
         goal = self.goal[view.rows]
         seen = torch.from_numpy(features(view, goal, self.scale))
-        allowed = torch.from_numpy(legal(view, goal, self.scale))
+        allowed = torch.from_numpy(legal(view, self.scale))
         with torch.no_grad():
             scores = self.model.scores(seen, allowed)
             chosen = torch.multinomial(scores.exp(), 1, generator=self.generator)

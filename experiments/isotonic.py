@@ -22,10 +22,10 @@ Floats = NDArray[np.float64]
 
 DIGITS = 6
 """Of the knots of a map."""
-SLOPE = 0.05
+SLOPE = 0.1
 """A map stays away from either end of the dial by at least this share of how far the request is from 0 or 1, in shares of
 the dial that it uses, so that requests beyond reach keep their order. It holds within reach too: what a dial does within a
-twentieth of an end is not met to the letter."""
+tenth of an end is not met to the letter."""
 
 
 def fit(

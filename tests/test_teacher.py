@@ -54,8 +54,8 @@ def seen(shown, goal=0.3, scale=500.0):
     return row
 
 
-def allowed_in(shown, goal=0.3):
-    [row] = legal(shown, np.full(len(shown), goal), 500.0)
+def allowed_in(shown):
+    [row] = legal(shown, 500.0)
     return row
 
 
@@ -154,7 +154,7 @@ def test_rows_of_mixed_turns_get_what_they_would_get_alone(seat, tmp_path):
     goal = np.linspace(0, 1, len(shown))
     teacher = Teacher(saved(tmp_path / "t", 9), goal)
     teacher.reset(shown.games)
-    together, allowed, played = features(shown, goal, 500.0), legal(shown, goal, 500.0), teacher.act(shown)
+    together, allowed, played = features(shown, goal, 500.0), legal(shown, 500.0), teacher.act(shown)
     assert len(set(shown.turn.tolist())) > 5
     assert len(set(played.price.tolist())) > 5
     assert 0 < played.accept.sum() < len(shown)
@@ -162,7 +162,7 @@ def test_rows_of_mixed_turns_get_what_they_would_get_alone(seat, tmp_path):
         at = np.array([row])
         alone = SeatView(at, shown.games.take(at), int(shown.turn[row]), shown.standing[at], histories[row][None])
         assert features(alone, goal[at], 500.0).tobytes() == together[row].tobytes()
-        assert (legal(alone, goal[at], 500.0)[0] == allowed[row]).all()
+        assert (legal(alone, 500.0)[0] == allowed[row]).all()
         single = teacher.act(alone)
         assert (single.accept[0], single.price.tobytes()) == (played.accept[row], played.price[row].tobytes())
 
@@ -214,26 +214,15 @@ def test_concessions_are_legal_down_to_the_limit():
 
 
 @pytest.mark.parametrize(("seat", "limit", "own", "goal"), [(0, 900.0, 500.0, 0.7), (1, 400.0, 800.0, 0.3)])
-def test_its_goal_is_demanded_at_any_time(seat, limit, own, goal):
-    """The goal leaves it .3: an offer of 750 as buyer, of 550 as seller."""
+def test_its_goal_is_an_opening(seat, limit, own, goal):
+    """The goal leaves it .3: an offer of 750 as buyer, of 550 as seller, be it the first to move or the second."""
     seat = Seat(seat)
-    for past in ([], [700], [own, 700], [NAN, 700]):
-        shown = view(*past, seat=seat, limit=limit)
-        assert allowed_in(shown, goal)[AT_GOAL]
+    for shown in (view(seat=seat, limit=limit), view(700, seat=seat, limit=limit)):
+        assert allowed_in(shown)[AT_GOAL]
         played = moves(shown, np.array([AT_GOAL]), np.array([goal]), 500.0)
         assert (played.accept[0], played.price[0]) == (False, 750.0 if seat == Seat.BUYER else 550.0)
-    given_more = 760 if seat == Seat.BUYER else 540
-    assert not allowed_in(view(given_more, 700, seat=seat, limit=limit), goal)[AT_GOAL], "that would take an offer back"
-
-
-@pytest.mark.parametrize("seat", BOTH)
-def test_no_game_begins_with_a_goal_of_more_than_half(seat):
-    """Not with a demand of .7; with half, or once the other has offered, it may."""
-    own_share = (lambda share: 1 - share) if seat == Seat.BUYER else (lambda share: share)
-    assert not allowed_in(view(seat=seat), own_share(0.7))[AT_GOAL]
-    assert not allowed_in(view(NAN, NAN, seat=seat), own_share(0.7))[AT_GOAL], "turns wasted by both were no offers"
-    assert allowed_in(view(seat=seat), own_share(0.5))[AT_GOAL]
-    assert allowed_in(view(700, seat=seat), own_share(0.7))[AT_GOAL]
+    assert not allowed_in(view(own, 700, seat=seat, limit=limit))[AT_GOAL]
+    assert allowed_in(view(NAN, 700, seat=seat, limit=limit))[AT_GOAL], "a wasted turn was no opening"
 
 
 # ── no network makes it do more ───────────────────────────────────────────────────────────────────────────────────────
