@@ -71,7 +71,9 @@ class Settings:
     games: int = 20
     """Games a cell of the closing tournament; 0 for none."""
     threads: int = 2
-    """CPU threads, and processes that play the games of dial and tournament; the weights depend on it in their last bits."""
+    """CPU threads; the weights depend on it in their last bits."""
+    workers: int = 2
+    """Processes that play the games of dial and tournament; nothing depends on it but the time."""
     quiet: bool = False
     """No output."""
 
@@ -85,7 +87,7 @@ def run(settings: Settings) -> Path:
     console = cli.console(settings.quiet)
     presets = _check(settings)
     out = cli.output_folder(settings.out)
-    claim(out / SETTINGS, {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "quiet")})
+    claim(out / SETTINGS, {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "workers", "quiet")})
     torch.set_num_threads(settings.threads)
     ready, model = out / "ready", out / "janus-nano"
     results = out / f"tournament-{settings.games}"
@@ -108,7 +110,7 @@ def run(settings: Settings) -> Path:
           if settings.calibration_games else []),
         Stage("tournament", results / "summary.json", lambda: tournament.run(
             tournament.Settings(f"janus:{model}", games=settings.games, scenario=presets[0],
-                                out=results, threads=1, workers=settings.threads, quiet=settings.quiet))),
+                                out=results, threads=1, workers=settings.workers, quiet=settings.quiet))),
     ]  # fmt: skip
     run_stages(stages[: None if settings.games else -1], console)
     console.print(f"wrote {model}{f' and {results}' if settings.games else ''}", soft_wrap=True)
@@ -123,7 +125,7 @@ def _check(settings: Settings) -> list[str]:
     """The presets."""
     least = {"seed": 0, "episodes": 1, "teacher_rounds": 0, "base_steps": 1, "adapter_steps": 1, "batch_size": 1,
              "on_policy_rounds": 0, "on_policy_games": 2, "on_policy_steps": 1, "calibration_games": 0, "games": 0,
-             "threads": 1}  # fmt: skip
+             "threads": 1, "workers": 1}  # fmt: skip
     require_least(settings, least)
     require_share(settings.teacher_share)
     presets = split(settings.scenario, "--scenario")
@@ -159,7 +161,7 @@ def _calibrate(settings: Settings, model: Path, out: Path) -> None:
     """Fit the dial of the published adapter, and keep what was found beside it."""
     found = calibrate.run(
         calibrate.Settings(str(model), work=out / "calibration", rho="0:1:0.1", games=settings.calibration_games,
-                           check_games=0, scenario=settings.scenario, threads=1, workers=settings.threads,
+                           check_games=0, scenario=settings.scenario, threads=1, workers=settings.workers,
                            quiet=settings.quiet)
     )  # fmt: skip
     with replacing(out / CALIBRATION) as temporary:

@@ -121,6 +121,7 @@ def test_what_is_complete_is_not_done_again(run, tmp_path, capsys):
     assert len(run(**chosen)[1]) == 1
     before = (tmp_path / "run/raw/manifest.json").stat().st_mtime_ns
     assert run(**chosen, games=0)[1] == [], "the closing tournament is no part of the model"
+    assert run(**chosen, workers=3)[1] == [], "nor are those who play"
     assert (tmp_path / "run/raw/manifest.json").stat().st_mtime_ns == before
     for change in ({"teacher_rounds": 2}, {"teacher_share": 0.4}, {"scenario": "paper"}, {"calibration_games": 3}):
         with pytest.raises(InputError, match="other settings"):
@@ -134,6 +135,7 @@ def test_what_is_complete_is_not_done_again(run, tmp_path, capsys):
         ({"scenario": ","}, "--scenario is empty"),
         ({"teacher_rounds": -1}, "--teacher-rounds -1"),
         ({"calibration_games": -1}, "--calibration-games -1"),
+        ({"workers": 0}, "--workers 0"),
         ({"teacher_share": 2.0}, "--teacher-share"),
     ],
 )
@@ -147,11 +149,11 @@ def test_the_dial_is_fitted_on_the_games_it_learned_on(tmp_path, monkeypatch):
     """And what was found is kept beside the model."""
     chosen = []
     monkeypatch.setattr(calibrate, "run", lambda some: chosen.append(some) or {"dial": 1})
-    told = pipeline.Settings(tmp_path, calibration_games=6, threads=1, quiet=True)
+    told = pipeline.Settings(tmp_path, calibration_games=6, threads=1, workers=3, quiet=True)
     pipeline._calibrate(told, tmp_path / "janus-nano", tmp_path)
     [some] = chosen
     assert (some.adapter, some.games, some.scenario, some.workers, some.out) == (
-        str(tmp_path / "janus-nano"), 6, "paper,hidden", 1, None,
+        str(tmp_path / "janus-nano"), 6, "paper,hidden", 3, None,
     )  # fmt: skip
     assert json.loads((tmp_path / pipeline.CALIBRATION).read_text()) == {"dial": 1}
 
@@ -195,6 +197,7 @@ def test_the_model_card_says_nothing_else():
     assert "map" not in raw
     assert "of preset `hidden`," in raw
     assert "`paper`" not in raw
+    assert "--workers" not in card(workers=3)
 
 
 def test_the_games_are_those_that_collect_is_told(run, monkeypatch):
