@@ -9,9 +9,8 @@ from experiments.stages import SPARRING_SHARE
 
 
 def nano_card(settings: dict[str, Any]) -> str:
-    """Markdown text of the card of a run of `experiments.pipeline` with these settings."""
-    options = {k: v for k, v in settings.items() if k not in ("out", "games", "workers", "quiet")}
-    command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+    """Markdown text of the card of a run of `experiments.pipeline` with these settings, its `identity`."""
+    command = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
     presets = list(dict.fromkeys(split(settings["scenario"], "--scenario")))
     named = _listed([f"`{name}`" for name in presets])
     return f"""# janus-nano

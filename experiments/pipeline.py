@@ -18,6 +18,7 @@ if not __package__:  # run as a file: imports start at the repository, and no mo
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -87,7 +88,7 @@ def run(settings: Settings) -> Path:
     console = cli.console(settings.quiet)
     presets = _check(settings)
     out = cli.output_folder(settings.out)
-    claim(out / SETTINGS, {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "workers", "quiet")})
+    claim(out / SETTINGS, identity(settings))
     torch.set_num_threads(settings.threads)
     ready, model = out / "ready", out / "janus-nano"
     results = out / f"tournament-{settings.games}"
@@ -119,6 +120,11 @@ def run(settings: Settings) -> Path:
         soft_wrap=True,
     )
     return model
+
+
+def identity(settings: Settings) -> dict[str, Any]:
+    """The settings that the weights depend on, by name."""
+    return {k: v for k, v in asdict(settings).items() if k not in ("out", "games", "workers", "quiet")}
 
 
 def _check(settings: Settings) -> list[str]:
@@ -175,7 +181,7 @@ def publish(final: Path, model: Path, settings: Settings) -> None:
         config = json.loads((temporary / CONFIG).read_text())
         config["base_model"] = config["run"]["model_name"] = "../base"
         (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        (temporary / "README.md").write_text(nano_card(asdict(settings)))
+        (temporary / "README.md").write_text(nano_card(identity(settings)))
 
 
 if __name__ == "__main__":

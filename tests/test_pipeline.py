@@ -1,7 +1,6 @@
 """`experiments.pipeline`: its stages and what they are told, with trained teachers, scripted ones and none; its card."""
 
 import json
-from dataclasses import asdict
 
 import pyarrow.parquet as pq
 import pytest
@@ -159,7 +158,7 @@ def test_the_dial_is_fitted_on_the_games_it_learned_on(tmp_path, monkeypatch):
 
 
 def card(**changes):
-    return " ".join(nano_card.nano_card(asdict(pipeline.Settings(out="x", **changes))).split())
+    return " ".join(nano_card.nano_card(pipeline.identity(pipeline.Settings(out="x", **changes))).split())
 
 
 def test_the_model_card_says_what_was_done():
