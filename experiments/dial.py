@@ -31,6 +31,7 @@ from experiments.match.specs import split
 from experiments.reporting import targets
 from experiments.reporting.ceilings import ceilings
 from experiments.reporting.summary import clean
+from experiments.reporting.virtual_best import virtual_best
 
 GRID = "0:1:0.1"
 UNGUARDED = "unguarded"
@@ -102,8 +103,8 @@ def run(settings: Settings) -> dict[str, Any]:
 
     Returns:
         JSON-ready: ``settings``, and ``pools``: for each of `POOLS` its ``name``, ``scenario``, ``opponents``, ``within``,
-        ``agents``: label -> the rows of `experiments.reporting.targets.verdicts`, and ``ceilings``, see
-        `experiments.reporting.ceilings`.
+        ``agents``: label -> the rows of `experiments.reporting.targets.verdicts`, ``ceilings``, see
+        `experiments.reporting.ceilings`, and ``virtual_best``, see `experiments.reporting.virtual_best`.
 
     Raises:
         InputError: an agent without a dial, or as `experiments.tournament.run`.
@@ -128,7 +129,7 @@ def run(settings: Settings) -> dict[str, Any]:
     for label in labels:
         for pool in found["pools"]:
             console.print(_drawn(pool, label))
-    console.print(f"\n{_bounds(found)}\n", soft_wrap=True)
+    console.print(f"\n{_bounds(found)}\n\n{_best(found)}\n", soft_wrap=True)
     console.print("(?): not sure, as the 95 % interval holds the target or there is none\n")
     console.print(f"wrote {out / 'dial.json'}, {out / 'dial.md'}", soft_wrap=True)
     return found
@@ -156,6 +157,7 @@ def _pool(settings: Settings, pool: Pool, labels: list[str]) -> dict[str, Any]:
         "ceilings": ceilings(
             opponents.resolve(pool.opponents), pool.scenario, cli.parse_grid(GRID), settings.games, settings.seed
         ),
+        "virtual_best": virtual_best(columns, settings.seed),
     }
 
 
@@ -196,13 +198,16 @@ def _cells(row: Mapping[str, Any] | None) -> tuple[str, str]:
     """A figure with its interval, and its target with the verdict."""
     if row is None:
         return "–", "–"
-    ends = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
-    figure = "–" if row["value"] is None else f"{row['value']:.3f}{ends}"
     if row["target"] is None:
-        return figure, ""
+        return _figure(row), ""
     sure = row["clear"] if row["met"] else _clearly_missed(row)
     verdict = f"{'met' if row['met'] else 'missed'}{'' if sure else ' (?)'}"
-    return figure, f"{row['side']} {row['target']:g} {verdict}"
+    return _figure(row), f"{row['side']} {row['target']:g} {verdict}"
+
+
+def _figure(found: Mapping[str, Any]) -> str:
+    ends = "" if found["low"] is None else f" [{found['low']:.3f}, {found['high']:.3f}]"
+    return "–" if found["value"] is None else f"{found['value']:.3f}{ends}"
 
 
 def _clearly_missed(row: Mapping[str, Any]) -> bool:
@@ -254,6 +259,17 @@ def _bounds(found: Mapping[str, Any]) -> str:
     )
 
 
+def _best(found: Mapping[str, Any]) -> str:
+    """What knowing the opponent is worth with the players that there are."""
+    pools = [(pool["name"], pool["virtual_best"]) for pool in found["pools"]]
+    figures = ", ".join(f"{name} {_figure(best)}" for name, best in pools)
+    players = max(best["players"] for _, best in pools)
+    return (
+        f"Virtual best, the utility of one who knew each opponent and took what did best against it among {players} scripts "
+        f"and requests: {figures}."
+    )
+
+
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables as ``dial.md``."""
     chosen = found["settings"]
@@ -274,7 +290,7 @@ def markdown(found: Mapping[str, Any]) -> str:
             if row["note"]
         ]
         parts.append("\n".join([f"## {label}", "", *lines, "", *notes]).rstrip())
-    parts.append(f"## What could be reached\n\n{_bounds(found)}")
+    parts.append(f"## What could be reached\n\n{_bounds(found)}\n\n{_best(found)}")
     ranges = ", ".join(f"{p['name']} ρ {p['within'][0]:g} to {p['within'][1]:g}" for p in found["pools"])
     parts.append(f"Errors and agreement are over requests in: {ranges}. Spearman is over all of 0 to 1.")
     return "\n\n".join(parts) + "\n"

@@ -19,6 +19,7 @@ from experiments.match.contestants import Contestant
 from experiments.reporting import targets
 from experiments.reporting.summary import clean
 from experiments.reporting.targets import Row
+from experiments.reporting.virtual_best import virtual_best
 
 GRID = tuple(round(0.1 * k, 10) for k in range(11))
 
@@ -134,6 +135,24 @@ def test_the_measures_of_made_up_games(tmp_path):
     assert len(targets.with_zopa(path).scenarios) == 100, "only where there is something to settle"
 
 
+def test_the_best_player_against_each_opponent(tmp_path):
+    earned = {("dial", 0.0, "a"): 0.9, ("dial", 1.0, "a"): 0.2, ("dial", 0.0, "b"): 0.1, ("dial", 1.0, "b"): 0.3,
+              ("script:x", None, "a"): 0.5, ("script:x", None, "b"): 0.4}  # fmt: skip
+    n = 20
+    agent, asked, opponent = zip(*(key for key in earned for _ in range(n)), strict=True)
+    games = {"agent": np.array(agent), "rho_requested": np.array(asked, dtype=float), "opponent": np.array(opponent),
+             "agent_seat": np.full(len(agent), "seller"), "scenario_id": np.tile(np.arange(n), len(earned)),
+             "rho_achieved": np.repeat(list(earned.values()), n)}  # fmt: skip
+    path = tmp_path / "episodes.parquet"
+    pq.write_table(made(games), path)
+    found = virtual_best(targets.with_zopa(path))
+    assert found["value"] == pytest.approx((0.9 + 0.4) / 2), "the dial at 0 against a, the script against b"
+    assert found["low"] <= found["value"] <= found["high"]
+    assert found["players"] == 3
+    pq.write_table(made(games | {"width": np.full(len(agent), -50.0)}), path)
+    assert virtual_best(targets.with_zopa(path))["players"] == 0, "nobody plays where there is nothing to settle"
+
+
 @pytest.mark.parametrize(
     ("row", "target", "met", "clear"),
     [
@@ -190,6 +209,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert bound["seller"]["settled"][-1] == pytest.approx(0.5, abs=1e-4)
     assert "| small, 2 of 2 opponents | buyer | 0.500 | 0.300 | 0.000 | 0.000 | 0.000 | 1.000 | 1.000 |" in text
     assert "small, 2 of 2 opponents" in shown
+    virtual = found["pools"][0]["virtual_best"]
+    assert "Virtual best, " in shown
+    assert f"small {virtual['value']:.3f} [{virtual['low']:.3f}, {virtual['high']:.3f}]." in text
+    assert virtual["value"] == pytest.approx(0.5, abs=1e-2), "neither opponent gives more than half"
+    assert virtual["players"] > 5
     chosen = {
         p.name: json.loads((p / "summary.json").read_text())["settings"] for p in tmp_path.iterdir() if p.is_dir()
     }
