@@ -80,8 +80,8 @@ class Settings:
     decimal_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     """Weight of the loss on each decimal of a price."""
     prompt_format: int = 2
-    """Prompt format: 2; the older 1; or 3, what stands for a whole game first, so that a game's keys and values can be used
-    again from turn to turn (with --k-history as long as games); or 4, seen from the own seat."""
+    """Prompt format: 2; the older 1; or 3, what stands for a whole game first, so that its keys and values can be used again
+    from turn to turn, all of them while no offer has left the --k-history slots; or 4, seen from the own seat."""
     markers: Literal["new", "existing"] = "new"
     """Give the prompt's markers tokens of their own, or spell them with the base's (for exports to vLLM and llama.cpp)."""
     max_length: int = 1024
