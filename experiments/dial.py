@@ -265,8 +265,8 @@ def _best(found: Mapping[str, Any]) -> str:
     figures = ", ".join(f"{name} {_figure(best)}" for name, best in pools)
     players = max(best["players"] for _, best in pools)
     return (
-        f"Virtual best, the utility of one who knew each opponent and took what did best against it among {players} scripts "
-        f"and requests: {figures}."
+        f"Virtual best, the utility of one who knew each opponent and took what did best against it in these games, among "
+        f"{players} scripts and requests: {figures}."
     )
 
 
